@@ -22,6 +22,7 @@ Activation = Literal["relu", "sigmoid"]
 Function = Callable[[Tensor], Tensor]
 
 MAX_BUMPS = 2**17
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 _GRID_POINTS = 20_001
 _GRID_BLOCK = 2**23  # hidden values in memory at once while a fine grid is measured: 64 MB
 
@@ -60,19 +61,23 @@ class BumpNetwork(nn.Module):
         super().__init__()
         if num_units < 1:
             raise ValueError(f"num_units must be positive, got {num_units}")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be 'relu' or 'sigmoid', got {activation!r}")
         self.num_units = num_units
         self.activation = activation
-        self.layers = nn.Sequential(
-            nn.Linear(1, num_units, dtype=torch.float64),
-            _activation_layer(activation),
-            nn.Linear(num_units, 1, dtype=torch.float64),
-        )
+        self.hidden = nn.Linear(1, num_units, dtype=torch.float64)
+        self.output = nn.Linear(num_units, 1, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or x.shape[1] != 1:
             raise ValueError(f"x must be (batch, 1), got {tuple(x.shape)}")
-        y: Tensor = self.layers(x.to(self.layers[0].weight.dtype))  # (N, 1) -> (N, n) -> (N, 1)
+        y: Tensor = self.layers(x.to(self.hidden.weight.dtype))  # (N, 1) -> (N, n) -> (N, 1)
         return y.to(x.dtype)
+
+    @property
+    def layers(self) -> nn.Sequential:
+        """The same network as a plain stack, which `dlbook.models.sawtooth.count_pieces` can read."""
+        return nn.Sequential(self.hidden, _ACTIVATIONS[self.activation](), self.output)
 
     @classmethod
     def approximate(
@@ -93,7 +98,7 @@ class BumpNetwork(nn.Module):
             high: Right end of the interval.
             num_bumps: Cells of the interval, and hidden units.
             activation: "relu" (hats) or "sigmoid" (steps).
-            steepness: For "sigmoid" only: how many times the argument of the sigmoid grows by one within a cell.
+            steepness: For "sigmoid" only: by how much the argument of a sigmoid grows from one end of a cell to the other.
 
         Raises:
             ValueError: If the interval is empty or unbounded, ``num_bumps`` or ``steepness`` is not positive, or ``f``
@@ -177,12 +182,11 @@ class BumpNetwork(nn.Module):
 
     def _set_weights(self, inner: float, places: Tensor, outer: Tensor, offset: Tensor) -> None:
         """Set the weights to ``offset + sum_i outer_i activation(inner (x - places_i))``."""
-        hidden, output = self.layers[0], self.layers[2]
         with torch.no_grad():
-            hidden.weight.fill_(inner)  # (n, 1)
-            hidden.bias.copy_(-inner * places)  # (n,)
-            output.weight.copy_(outer.unsqueeze(0))  # (n,) -> (1, n)
-            output.bias.copy_(offset)
+            self.hidden.weight.fill_(inner)  # (n, 1)
+            self.hidden.bias.copy_(-inner * places)  # (n,)
+            self.output.weight.copy_(outer.unsqueeze(0))  # (n,) -> (1, n)
+            self.output.bias.copy_(offset)
 
 
 def error_bound(
@@ -242,18 +246,11 @@ def sup_error(network: nn.Module, f: Function, low: float, high: float, points: 
     target = _values(f, x)
     block = max(1, _GRID_BLOCK // max(1, weights.numel()))  # rows whose hidden layer fits into memory
     worst = 0.0
-    for some_x, some_target in zip(x.split(block), target.split(block), strict=True):
-        y = network(some_x.to(weights).unsqueeze(1)).squeeze(1)
-        worst = max(worst, (y.to(some_target) - some_target).abs().max().item())
+    for start in range(0, points, block):
+        rows = slice(start, start + block)
+        y = network(x[rows].to(weights).unsqueeze(1)).squeeze(1)  # (block,)
+        worst = max(worst, (y.to(target) - target[rows]).abs().max().item())
     return worst
-
-
-def _activation_layer(activation: Activation) -> nn.Module:
-    if activation == "relu":
-        return nn.ReLU()
-    if activation == "sigmoid":
-        return nn.Sigmoid()
-    raise ValueError(f"activation must be 'relu' or 'sigmoid', got {activation!r}")
 
 
 def _check_interval(low: float, high: float) -> None:
