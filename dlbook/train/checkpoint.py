@@ -1,0 +1,165 @@
+"""Checkpoints that survive a killed process and resume to the same bits on the CPU.
+
+A file is written beside the old one, brought to disk and then renamed over it, so that at every moment there is one
+whole checkpoint. It holds the model, the optimiser, the scheduler, the float16 loss scale, the history, the order of
+the data and PyTorch's random states. Randomness from elsewhere (`random`, NumPy, a `DataLoader` with a generator of its
+own) is not in it.
+"""
+
+import contextlib
+import os
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from dlbook.train.history import History
+
+FORMAT = "dlbook checkpoint, version 1"
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training.
+
+    Attributes:
+        model: The module that is trained.
+        optimizer: Its optimiser.
+        scheduler: The learning-rate schedule, if any.
+        scaler: The loss scaler; it does nothing unless the precision is float16.
+        data: The training batches; their order is kept where they have ``state_dict`` and ``load_state_dict``.
+        history: What was measured so far.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    scaler: torch.amp.GradScaler
+    data: Iterable[tuple[Tensor, Tensor]]
+    history: History
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint; a reader sees the old file or the new one, never a part.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written to; the old file is kept.
+        """
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "kinds": self._kinds(),
+            "history": dict(self.history),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write(state | {name: part.state_dict() for name, part in self._parts().items()}, Path(path))
+
+    def resume(self, path: str | Path, epochs: int) -> None:
+        """Take over what the checkpoint at ``path`` holds; do nothing where there is no file.
+
+        Args:
+            path: The checkpoint.
+            epochs: How many epochs are wanted in all.
+
+        Raises:
+            ValueError: If the file is damaged, belongs to another model, optimiser, schedule or data, or has more than
+                ``epochs`` epochs; nothing is changed then.
+        """
+        path = Path(path)
+        if not path.exists():
+            return
+        state = read(path)
+        self._check(state, path)
+        history = History(state["history"])
+        if history.epochs > epochs:
+            raise ValueError(f"the checkpoint {path} has {history.epochs} epochs, more than epochs={epochs}")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.history = history
+        torch.set_rng_state(state["random"])
+        if torch.cuda.is_available() and state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own; the data first, because they look at theirs before they change."""
+        parts = {"data": self.data, "model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        if self.scheduler is not None:
+            parts["scheduler"] = self.scheduler
+        return {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
+
+    def _kinds(self) -> dict[str, str]:
+        return {name: type(part).__name__ for name, part in self._parts().items()}
+
+    def _check(self, state: dict[str, Any], path: Path) -> None:
+        """Compare before anything is loaded, so that a wrong file leaves everything as it was."""
+        there, here = _shapes(state["model"]), _shapes(self.model.state_dict())
+        wrong = [
+            f"{name} is {there.get(name, 'not there')} there and {here.get(name, 'not there')} here"
+            for name in sorted(there.keys() | here.keys())
+            if there.get(name) != here.get(name)
+        ]
+        groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+        if groups != (mine := [len(group["params"]) for group in self.optimizer.param_groups]):
+            wrong.append(f"the optimizer has {groups} parameters in its groups there and {mine} here")
+        kinds = self._kinds()
+        wrong += [
+            f"{name} is {state['kinds'].get(name)} there and {kinds.get(name)} here"
+            for name in sorted(kinds.keys() | state["kinds"].keys())
+            if state["kinds"].get(name) != kinds.get(name) and name != "model"
+        ]
+        if wrong:
+            more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+            raise ValueError(
+                f"the checkpoint {path} belongs to another training: {'; '.join(wrong[:3])}{more}. "
+                "Delete it to start anew, or name another file."
+            )
+
+
+def write(state: dict[str, Any], path: Path) -> None:
+    """Put ``state`` at ``path`` at once: temporary file, to disk, rename, the folder to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")  # one fixed name: what a killed process left is written over
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # Windows cannot open a folder; the rename itself is done
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU; no code in the file is run.
+
+    Raises:
+        ValueError: If the file is damaged or no checkpoint of this package.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it is damaged, cut short or another kind of file. "
+            "Delete it to start anew."
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a {FORMAT!r}. Delete it to start anew, or name another file.")
+    return state
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        for name, value in state.items()
+    }
