@@ -7,7 +7,7 @@ variable is read once, when PyTorch loads, so it has to be set here, before anyt
 
 Example:
     >>> from dlbook import start
-    >>> run = start("smoke", seed=0)  # doctest: +ELLIPSIS
+    >>> run = start("smoke", seed=0)
     dlbook ... · scale smoke · seed 0 · ...
     >>> run.pick(smoke=1, cpu=8, gpu=40)
     1
