@@ -1,7 +1,7 @@
 """How every figure of the book looks: colours, dashes, sizes.
 
 The colours start from Okabe and Ito's set, which people with any common form of colour blindness tell apart
-(https://jfly.uni-koeln.de/color/), each darkened until it stands out from white by at least 3.9 to 1. A line is told
+(https://jfly.uni-koeln.de/color/), each darkened until it stands out from white by at least 4.5 to 1. A line is told
 from the next by its dash as well, so no figure relies on colour alone.
 
 Chapter: all.
@@ -15,8 +15,8 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-#: Colour-blind-safe and readable on white: blue, vermilion, green, purple, ochre, sky, black.
-COLORS = ("#0072b2", "#d04a00", "#00805c", "#a8457f", "#8a6400", "#2f7fb8", "#222222")
+#: Colour-blind-safe and readable on white: blue, vermilion, green, purple, ochre, black, grey.
+COLORS = ("#0072b2", "#d04a00", "#00805c", "#a8457f", "#8a6400", "#222222", "#767676")
 #: One dash for each colour.
 DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (7, 2, 1, 2, 1, 2)), (0, (9, 3)), (0, (3, 1)))
 #: One marker for each colour.
