@@ -1,0 +1,79 @@
+"""Chapters on their way from stored notebook to page: listings, cards, pictures, numbers of figures."""
+
+import importlib
+import inspect
+import json
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.environment.collectors.toctree import TocTreeCollector
+
+from dlbook import evidence, source
+
+CHAPTER = re.compile(r"chapters/(\d\d)-")
+SIZED = re.compile(r'(<img [^>]*?)style="width: (\d+)px; height: (\d+)px;?"')
+
+
+def prepare(app: Sphinx, docname: str, text: list[str]) -> None:
+    """Render listings and cards afresh, and keep of each output only the form that the page shows."""
+    if not str(app.env.doc2path(docname)).endswith(".ipynb"):
+        return
+    notebook = json.loads(text[0])
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "data" in output:
+                output["data"] = page_form(output["data"], app.env)
+    text[0] = json.dumps(notebook)
+
+
+def page_form(data: dict[str, Any], env: BuildEnvironment) -> dict[str, Any]:
+    """Return what the page shows of one output.
+
+    A listing reads as its code does today and a card as its statement does, whatever the notebook stored; an explorer
+    comes without the still of it. Of the forms made for programs none is left: Sphinx would warn of each.
+    """
+    if evidence.MIME in data:
+        data = evidence.card(data[evidence.MIME])
+    elif source.MIME in data:
+        name = data[source.MIME]["object"]
+        data = source.render(name)
+        env.note_dependency(str(inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))))
+    dropped = {evidence.MIME, source.MIME} | ({"image/png"} if "text/html" in data else set())
+    return {mime: content for mime, content in data.items() if mime not in dropped}
+
+
+def number_figures(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Number figures, equations and theorems by chapter: those of chapters/02-... are 2.1, 2.2 and so on.
+
+    Sphinx takes the chapter's number from its place in the table of contents, where chapter 2 may come first, and
+    would print it before every heading, which carries its number already. So the numbers of sections are lent to it
+    for this one count.
+    """
+    own = env.toc_secnumbers
+    chapters = {name: match for name in env.found_docs if (match := CHAPTER.match(name))}
+    env.toc_secnumbers = {name: {"": (int(match[1]),)} for name, match in chapters.items()}
+    changed = TocTreeCollector().assign_figure_numbers(env)
+    env.toc_secnumbers = own
+    return changed
+
+
+def fluid_images(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give pictures their size as attributes: the browser keeps their place before they load, and CSS may shrink them.
+
+    Docutils writes the size as a style, which no narrower screen can overrule in proportion.
+    """
+    if "body" in context:
+        context["body"] = SIZED.sub(r'\1width="\2" height="\3"', context["body"])
+
+
+def load_images_late(app: Sphinx) -> None:
+    app.env.settings["image_loading"] = "lazy"
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", load_images_late)
+    app.connect("source-read", prepare)
+    app.connect("env-get-updated", number_figures, priority=900)
+    app.connect("html-page-context", fluid_images, priority=900)
