@@ -1,0 +1,86 @@
+"""Random changes to pictures that keep what they show, on whole batches of tensors and on any device.
+
+A network that sees each digit a little turned, shifted and bent in every epoch learns what may change without the digit
+becoming another one.
+
+Chapter: chapters/02-neural-network-fundamentals.ipynb
+
+Source: Simard, Steinkraus & Platt (2003), https://doi.org/10.1109/ICDAR.2003.1227801.
+
+Letters for shapes in this file:
+    N  pictures    C  channels    H  rows    W  columns
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def random_affine(
+    images: Tensor,
+    *,
+    degrees: float = 0.0,
+    translate: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
+    elastic: float = 0.0,
+    smoothness: float = 4.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Turn, scale, shear, shift and bend each picture by its own random amount, in one interpolation.
+
+    Args:
+        images: Pictures; what moves in from outside is 0.
+        degrees: Largest turn to either side, in degrees.
+        translate: Largest shift along each axis, in pixels.
+        scale: Largest change of size: 0.1 for 90 % to 110 %.
+        shear: Largest sideways shift of a row per row of distance from the middle.
+        elastic: Standard deviation of the bending at a point, in pixels; 0 for none.
+        smoothness: Over about how many pixels the bending varies (standard deviation of the Gaussian that smooths it).
+        generator: Source of the random numbers, on the pictures' device.
+
+    Shapes: images (N, C, H, W) float; returns the same.
+
+    Raises:
+        ValueError: If the pictures are not (N, C, H, W), or ``smoothness`` is not positive.
+
+    Example:
+        >>> images = torch.rand(5, 1, 28, 28)
+        >>> torch.allclose(random_affine(images), images, atol=1e-5)  # nothing asked for, nothing changed
+        True
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, C, H, W), got {tuple(images.shape)}")
+    if smoothness <= 0:
+        raise ValueError(f"smoothness must be positive, got {smoothness}")
+    n, _, height, width = images.shape
+
+    def up_to(limit: float) -> Tensor:
+        return (torch.rand(n, generator=generator, device=images.device) * 2 - 1) * limit  # (N,)
+
+    angle, size = up_to(math.radians(degrees)), 1 + up_to(scale)
+    slant, right, down = up_to(shear), up_to(translate) * 2 / width, up_to(translate) * 2 / height
+    cos, sin = angle.cos() / size, angle.sin() / size
+    rows = [cos, cos * slant - sin, right, sin, sin * slant + cos, down]
+    matrix = torch.stack(rows, dim=1).unflatten(
+        1, (2, 3)
+    )  # (N, 2, 3): from a place in the result to one in the picture
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (N, H, W, 2), -1 to 1 across the picture
+    if elastic:
+        noise = torch.randn(n, 2, height, width, generator=generator, device=images.device)
+        pixels = smooth(noise, smoothness) * elastic  # (N, 2, H, W)
+        grid = grid + pixels.movedim(1, -1) * torch.tensor([2 / width, 2 / height], device=images.device)
+    return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
+
+
+def smooth(noise: Tensor, sigma: float) -> Tensor:
+    """White noise (N, C, H, W) of variance 1, smoothed by a Gaussian of ``sigma`` pixels and back at variance 1."""
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=noise.device) / sigma) ** 2)
+    kernel = kernel / kernel.square().sum().sqrt()  # a weighted sum of independent numbers then keeps the variance
+    flat = noise.flatten(0, 1).unsqueeze(1)  # (N C, 1, H, W)
+    flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="circular"), kernel.view(1, 1, 1, -1))
+    flat = F.conv2d(F.pad(flat, (0, 0, reach, reach), mode="circular"), kernel.view(1, 1, -1, 1))
+    return flat.view_as(noise)
