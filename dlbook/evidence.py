@@ -25,7 +25,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 SIGNS = {"holds": "✓", "holds, with limits": "◐", "does not hold": "✗"}
 COLOURS = {"holds": "good", "holds, with limits": "mixed", "does not hold": "bad"}
 RULES = (
-    ".dlbook-claim{padding:.7em 1em;border-left:5px solid var(--dl-tone)}"
+    ".dlbook.dlbook-claim{padding:.7em 1em;border-left:5px solid var(--dl-tone)}"
     ".dlbook-claim p{margin:.25em 0;color:inherit}"
     ".dlbook-claim .dl-said{font-size:1.05em;font-weight:600}"
     ".dlbook-claim .dl-verdict{color:var(--dl-tone);font-weight:700;white-space:nowrap}"

@@ -64,6 +64,8 @@ def style(rules: str) -> str:
         ".dlbook{background:var(--dl-back);color:var(--dl-text);border:1px solid var(--dl-edge);"
         "border-radius:6px;margin:.5em 0;line-height:1.5;overflow:hidden}"
         ".dlbook a{color:var(--dl-link);text-decoration:underline}"
+        # The book's theme lays a light sheet under every HTML output in dark mode; ours need none.
+        "div.cell_output .text_html:has(>.dlbook){background:none!important;padding:0!important}"
     )
     return f"<style>.dlbook{{{_variables(LIGHT_COLOURS)}}}{dark}{{{_variables(DARK_COLOURS)}}}{frame}{rules}</style>"
 
@@ -88,10 +90,10 @@ def show(bundle: Mapping[str, Any]) -> None:
     Args:
         bundle: From MIME type to content; "text/plain" must be there.
     """
-    from IPython.core.interactiveshell import InteractiveShell
-    from IPython.display import display
+    from IPython import get_ipython
 
-    if InteractiveShell.initialized():
-        display(dict(bundle), raw=True)
-    else:
+    shell = get_ipython()
+    if shell is None:
         print(bundle["text/plain"])  # noqa: T201
+    else:
+        shell.display_pub.publish(dict(bundle))

@@ -91,12 +91,9 @@ def start(scale: str | None = None, seed: int = 0) -> Run:
     run = Run(resolve(scale), seed, best_device())
     seed_all(seed)
     tune(run.device)
-    import contextlib
+    from dlbook.plot import use_style  # matplotlib is loaded only here, so that importing dlbook stays fast
 
-    with contextlib.suppress(ImportError):
-        from dlbook.plot import use_style  # matplotlib is loaded only here: importing dlbook stays fast
-
-        use_style()
+    use_style()
     _current = run
     print(_line(run))  # noqa: T201
     return run
