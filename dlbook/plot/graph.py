@@ -15,7 +15,8 @@ from dlbook.plot.layered import Layout, layered
 from dlbook.plot.style import COLORS, axes
 
 #: Inches: room between layers, between the boxes of a layer, and around the text of a box.
-BETWEEN_LAYERS, BETWEEN_BOXES, PADDING = 0.42, 0.2, 0.09
+BETWEEN_LAYERS, BETWEEN_BOXES, PADDING = 0.45, 0.2, 0.09
+HEAD = 0.13  # inches
 LABEL_SIZE, NOTE_SIZE = 11, 9  # points
 WIDEST = 7.0  # inches; a graph that would be wider runs downwards
 FILLS = {"value": ("#e8f0f8", COLORS[0]), "operation": ("#fbe9df", COLORS[1])}
@@ -67,7 +68,11 @@ def graph(
     for name, label in nodes.items():
         _draw_box(ax, plan.middle(name), sizes[name], label, notes.get(name, ""), name in operations)
     for path in plan.arrows():
-        ax.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=11, color="#555555", linewidth=1.3))
+        ax.add_patch(
+            FancyArrowPatch(
+                path=path, arrowstyle="-|>", mutation_scale=11, color="#555555", linewidth=1.3, shrinkA=0, shrinkB=0
+            )
+        )
     ax.set(xlim=(plan.left, plan.left + width), ylim=(plan.bottom, plan.bottom + height), aspect="equal")
     ax.set_axis_off()
     return ax
@@ -116,6 +121,7 @@ class _Plan:
             codes = [Path.MOVETO]
             for place, following, name in zip(at, at[1:], route, strict=False):
                 near, far = self.bounds[self.layout.layer[name]][1], self.bounds[self.layout.layer[name] + 1][0]
+                far -= HEAD if name == route[-2] else 0.0  # the arrow's head lies on a straight piece
                 half = (near + far) / 2
                 bend = [(near, place), (half, place), (half, following), (far, following)]
                 points += [self.point(*corner) for corner in bend]

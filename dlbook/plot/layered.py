@@ -130,30 +130,37 @@ def _places(
     gap: float,
 ) -> dict[str, float]:
     """The middle of each node: as near to its neighbours as the order and the room in its row allow."""
+    # What pulls hard stays straight: waypoints most, as a long edge with bends is hard to follow; an input used once
+    # hardly at all, or a chain of layers with a weight each would run aslant.
+    pull = {node: 1.0 if before[node] or len(after[node]) != 1 else 0.01 for node in room}
+    pull |= {node: 8.0 for node, size in room.items() if size == 0.0}
     place: dict[str, float] = {}
     for row in rows:
-        place |= _apart(dict.fromkeys(row, 0.0), room, gap)
+        place |= _apart(dict.fromkeys(row, 0.0), room, pull, gap)
     for _ in range(SWEEPS):
         for row in [*rows, *reversed(rows)]:
             wanted = {}
             for node in row:
-                near = before[node] + after[node]
-                wanted[node] = sum(place[other] for other in near) / len(near) if near else place[node]
-            place |= _apart(wanted, room, gap)
+                near = {other: pull[other] for other in before[node] + after[node]}
+                total = sum(weight * place[other] for other, weight in near.items())
+                wanted[node] = total / sum(near.values()) if near else place[node]
+            place |= _apart(wanted, room, pull, gap)
     return place
 
 
-def _apart(wanted: Mapping[str, float], room: Mapping[str, float], gap: float) -> dict[str, float]:
-    """The places nearest to the wanted ones (least squares) that keep the row's order and its nodes apart."""
+def _apart(
+    wanted: Mapping[str, float], room: Mapping[str, float], pull: Mapping[str, float], gap: float
+) -> dict[str, float]:
+    """The places nearest to the wanted ones (weighted least squares) that keep the row's order and its nodes apart."""
     offsets = [0.0]
     for left, right in pairwise(wanted):
         offsets.append(offsets[-1] + (room[left] + room[right]) / 2 + gap)
-    blocks: list[tuple[float, int]] = []  # (mean, count): pooling neighbours until the means rise
-    for place, offset in zip(wanted.values(), offsets, strict=True):
-        mean, count = place - offset, 1
+    blocks: list[tuple[float, float, int]] = []  # (mean, weight, count): pooling neighbours until the means rise
+    for (node, place), offset in zip(wanted.items(), offsets, strict=True):
+        mean, weight, count = place - offset, pull[node], 1
         while blocks and blocks[-1][0] > mean:
-            other, number = blocks.pop()
-            mean, count = (other * number + mean * count) / (number + count), number + count
-        blocks.append((mean, count))
-    moved = [mean for mean, count in blocks for _ in range(count)]
+            other, more, number = blocks.pop()
+            mean, weight, count = (other * more + mean * weight) / (more + weight), more + weight, number + count
+        blocks.append((mean, weight, count))
+    moved = [mean for mean, _, count in blocks for _ in range(count)]
     return {node: offset + shift for node, offset, shift in zip(wanted, offsets, moved, strict=True)}

@@ -70,6 +70,9 @@ def lines(
             low, high = edges[label]
             ax.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    if xscale == "log" and len(positions) <= FEW and (positions[1:] >= 1.4 * positions[:-1]).all():
+        ax.set_xticks(positions, [f"{position:g}" for position in positions])  # 2, 4, 8 and not 2 x 10^0
+        ax.set_xticks([], minor=True)
     if title:
         ax.set_title(title)
     if first + len(drawn) > 1:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
 from dlbook.plot.arrays import as_array
 from dlbook.plot.style import COLORS, DASHES, MARKERS, WIDTH, axes
@@ -41,7 +41,7 @@ def surface(
         label: What the function measures; written at the colour bar.
         paths: Name -> the points an optimiser visited, drawn from a ring at its start to a star at its end.
         log: Space the levels evenly in the logarithm, for values above 0 that span many powers of ten.
-        levels: Number of contours.
+        levels: About how many contours.
         points: Grid points along each axis, P.
         ax: Where to draw; a new figure if left out.
 
@@ -108,7 +108,7 @@ def _levels(values: Any, count: int, log: bool) -> tuple[Any, LogNorm | None, An
     """The values to draw, the norm that turns them into colours, and where the contours lie."""
     low, high = float(values.min()), float(values.max())
     if not log:
-        return values, None, np.linspace(low, high if high > low else low + 1.0, count + 1)
+        return values, None, MaxNLocator(count).tick_values(low, high if high > low else low + 1.0)
     if high <= 0.0:
         raise ValueError(f"log levels need values above 0, the largest is {high}")
     # Six powers of ten show a valley; without a floor a single point near 0 would take most of the colours.
