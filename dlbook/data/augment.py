@@ -63,10 +63,10 @@ def random_affine(
     angle, size = up_to(math.radians(degrees)), 1 + up_to(scale)
     slant, right, down = up_to(shear), up_to(translate) * 2 / width, up_to(translate) * 2 / height
     cos, sin = angle.cos() / size, angle.sin() / size
-    rows = [cos, cos * slant - sin, right, sin, sin * slant + cos, down]
-    matrix = torch.stack(rows, dim=1).unflatten(
-        1, (2, 3)
-    )  # (N, 2, 3): from a place in the result to one in the picture
+    # From a place in the result to one in the picture, both in units of half a side: hence the ratios of the sides.
+    to_x = torch.stack([cos, (cos * slant - sin) * height / width, right], dim=1)  # (N, 3)
+    to_y = torch.stack([sin * width / height, sin * slant + cos, down], dim=1)  # (N, 3)
+    matrix = torch.stack([to_x, to_y], dim=1)  # (N, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (N, H, W, 2), -1 to 1 across the picture
     if elastic:
         noise = torch.randn(n, 2, height, width, generator=generator, device=images.device)
