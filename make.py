@@ -241,7 +241,14 @@ def test(values):
     def pytest(name, *arguments):
         return python("-m", "pytest", "-q", "-n=2", f"--junitxml={junit / name}.xml", *arguments)
 
-    lax = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "--dist=loadfile", "-p", "no:cacheprovider")
+    lax = (
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=300",
+        "--dist=loadfile",
+        "-p",
+        "no:cacheprovider",
+    )
     steps = {name: lambda command=command: python("-m", *command) for name, command in LINT.items()}
     steps |= {
         "pages": lambda: render(values),  # before the tests that look at them
@@ -311,7 +318,9 @@ def help(values):
     return 0
 
 
-TASKS = {task.__name__: task for task in (book, test, setup, chapters, lint, serve, lab, bench, clean, repository, help)}
+TASKS = {
+    task.__name__: task for task in (book, test, setup, chapters, lint, serve, lab, bench, clean, repository, help)
+}
 NEED_NOTHING = {"setup", "clean", "help"}  # setup sets up by itself
 
 

@@ -7,16 +7,17 @@ hashed, and the tree is written in a form of our own, because `ast.dump` differs
 
 import ast
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from IPython.core.inputtransformer2 import TransformerManager
-from nbformat import NotebookNode
 
 from tools import ROOT
 
 PACKAGE = "dlbook"
+Notebook = dict[str, Any]  # a notebook's JSON, as `read` or nbformat gives it
 FULL_SCALES = ("cpu", "gpu")  # the scales whose outputs may stand in the book
 # What a name or constant is used for stands in the node around it; the others hold type comments and u"" prefixes.
 UNUSED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
@@ -24,16 +25,21 @@ UNUSED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 ABOUT_THE_MODULE = {"__version__", "__all__"}
 
 
-def has_tag(cell: NotebookNode, tag: str) -> bool:
-    return tag in cell.metadata.get("tags", [])
+def read(path: Path) -> Notebook:
+    """Return a notebook's JSON; nbformat, which checks it as well, takes two seconds to import."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def code_of(cell: NotebookNode) -> str:
+def has_tag(cell: dict[str, Any], tag: str) -> bool:
+    return tag in cell["metadata"].get("tags", [])
+
+
+def code_of(cell: dict[str, Any]) -> str:
     """Return a code cell's source as plain Python, its magics turned into calls."""
-    return TransformerManager().transform_cell(cell.source)
+    return TransformerManager().transform_cell("".join(cell["source"]))
 
 
-def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
+def fingerprint(notebook: Notebook, root: Path = ROOT) -> dict[str, str]:
     """Return the fingerprint of a chapter: {"cells": hash, "dlbook": hash, "dlbook.scale": hash, ...}.
 
     The set-up cell does not count: all it does is to install the package where that is missing.
@@ -46,8 +52,8 @@ def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
         SyntaxError: when a cell is not Python; the message names the cell.
     """
     cells, found = [], set()
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code" or has_tag(cell, "setup"):
+    for index, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "code" or has_tag(cell, "setup"):
             continue
         try:
             tree = ast.parse(code_of(cell))
@@ -58,12 +64,12 @@ def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> dict[str, str]:
     return {"cells": _digest(cells)} | _closure(found, root)
 
 
-def stale_reason(notebook: NotebookNode, scale: str = "cpu", root: Path = ROOT) -> str | None:
+def stale_reason(notebook: Notebook, scale: str = "cpu", root: Path = ROOT) -> str | None:
     """Return why a chapter has to run again to be right at `scale`, in a few words, or None when it need not.
 
     Outputs of a gpu run serve where cpu is asked for, not the other way round.
     """
-    stored = notebook.metadata.get("dlbook", {})
+    stored = notebook["metadata"].get("dlbook", {})
     if "fingerprint" not in stored:
         return "never run"
     good_enough = FULL_SCALES[FULL_SCALES.index(scale) :] if scale in FULL_SCALES else (scale,)

@@ -23,7 +23,7 @@ class Line:
             return f"{self.name:<36} waiting"
         if self.result:
             return f"{self.name:<36} {self.result}"
-        done = BAR * self.cell // max(self.cells, 1)
+        done = BAR * max(self.cell - 1, 0) // max(self.cells, 1)
         bar = "#" * done + "." * (BAR - done)
         return f"{self.name:<36} {bar} cell {self.cell}/{self.cells or '?'} {now - self.started:5.0f} s"
 

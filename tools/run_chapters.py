@@ -7,7 +7,7 @@ ended well, and is otherwise left as it was. Runs at smoke scale are tests: they
 """
 
 import argparse
-import json
+import copy
 import os
 import re
 import signal
@@ -23,13 +23,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbformat import NotebookNode
-
 from tools import chapters
-from tools.fingerprint import fingerprint, stale_reason
+from tools.fingerprint import Notebook, fingerprint, read, stale_reason
 from tools.progress import Board
-from tools.tidy import store_outputs
+
+# nbformat, papermill and torch take seconds to import: only the processes that run a chapter do.
 
 CELL_TIMEOUT = 1800  # seconds; a whole chapter is meant to take half of this
 RECORDED = ("dlbook", "torch", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -50,16 +48,12 @@ class Job:
     store: bool
 
 
-def read(path: Path) -> NotebookNode:
-    return nbformat.read(path, as_version=4)
-
-
-def write_whole(path: Path, notebook: NotebookNode) -> None:
-    """Write a notebook so that at every moment the file is either the old or the new one, whole."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that at every moment it is either the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(nbformat.writes(notebook).rstrip("\n") + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -85,6 +79,10 @@ def run_chapter(job: Job, report: Connection) -> None:
 
 
 def _run_and_store(job: Job, report: Connection) -> str:
+    import nbformat
+
+    from tools.tidy import store_outputs
+
     before = job.path.read_bytes()
     notebook = nbformat.reads(before.decode("utf-8"), as_version=4)
     mark = fingerprint(notebook)
@@ -99,28 +97,28 @@ def _run_and_store(job: Job, report: Connection) -> str:
     if fingerprint(notebook) != mark:
         raise ChapterFailed(f"dlbook was edited while {job.path.name} ran; its outputs are not stored. Run it again.")
     store_outputs(notebook, executed)
-    notebook.metadata.dlbook = NotebookNode(facts)
-    write_whole(job.path, notebook)
+    notebook["metadata"]["dlbook"] = facts
+    write_whole(job.path, nbformat.writes(notebook).rstrip("\n") + "\n")
     return f"{ran}, {job.path.stat().st_size / 1e6:.2f} MB stored"
 
 
-def _execute(job: Job, notebook: NotebookNode, report: Connection) -> NotebookNode:
+def _execute(job: Job, notebook: Notebook, report: Connection) -> Notebook:
     """Return a copy of the notebook, executed."""
-    import papermill  # slow to import, and only these processes need it
+    import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     at = 0
 
-    def on_cell_start(cell: NotebookNode, cell_index: int) -> None:
+    def on_cell_start(cell: Notebook, cell_index: int) -> None:
         nonlocal at
         at = cell_index
-        report.send(("cell", cell_index + 1, len(notebook.cells)))
+        report.send(("cell", cell_index + 1, len(notebook["cells"])))
 
     # The scale comes by the environment, so that no cell with parameters is put in and has to be taken out again.
     with tempfile.TemporaryDirectory(prefix="dlbook-") as folder:
         try:
             return papermill.execute_notebook(
-                json.loads(nbformat.writes(notebook), object_hook=NotebookNode),
+                copy.deepcopy(notebook),
                 None,
                 cwd=folder,
                 kernel_name="python3",
@@ -128,18 +126,17 @@ def _execute(job: Job, notebook: NotebookNode, report: Connection) -> NotebookNo
                 start_timeout=120,
                 execution_timeout=CELL_TIMEOUT,
                 on_cell_start=on_cell_start,
+                extra_arguments=["--log-level=ERROR"],  # kernels warn that this machine could listen to them
             )
         except papermill.PapermillExecutionError as error:
             raise ChapterFailed(failure(job.path.name, notebook, error.cell_index, error)) from None
-        except DeadKernelError:
-            place = f"{job.path.name}, cell {at + 1} of {len(notebook.cells)}"
-            raise ChapterFailed(f"{place}: its Python process died, most likely for want of memory") from None
-        except CellTimeoutError:
-            place = f"{job.path.name}, cell {at + 1} of {len(notebook.cells)}"
-            raise ChapterFailed(f"{place}: not done after {CELL_TIMEOUT} s") from None
+        except (DeadKernelError, CellTimeoutError) as error:
+            died = isinstance(error, DeadKernelError)
+            why = "its Python process died, most likely for want of memory" if died else f"over {CELL_TIMEOUT} s"
+            raise ChapterFailed(f"{job.path.name}, cell {at + 1} of {len(notebook['cells'])}: {why}") from None
 
 
-def failure(name: str, notebook: NotebookNode, index: int, error: Any) -> str:
+def failure(name: str, notebook: Notebook, index: int, error: Any) -> str:
     """Return what an author needs to mend a failing cell: chapter, cell, line and traceback.
 
     Args:
@@ -149,11 +146,11 @@ def failure(name: str, notebook: NotebookNode, index: int, error: Any) -> str:
         error: has exec_count, ename, evalue and traceback, as papermill's error has.
     """
     lines = [ANSI.sub("", line) for line in error.traceback]
-    place = f"{name}, cell {index + 1} of {len(notebook.cells)} (In [{error.exec_count}])"
+    place = f"{name}, cell {index + 1} of {len(notebook['cells'])} (In [{error.exec_count}])"
     found = re.search(rf"Cell In\[{error.exec_count}\], line (\d+)", "\n".join(lines))
     if found:
         number = int(found[1])
-        source = notebook.cells[index].source.splitlines()
+        source = notebook["cells"][index]["source"].splitlines()
         place += f", line {number}: {source[number - 1].strip() if number <= len(source) else ''}"
     return "\n".join([place, *lines] if lines else [place, f"{error.ename}: {error.evalue}"])
 
@@ -248,7 +245,7 @@ def plan(only: str, scale: str, force: bool) -> dict[Path, str]:
         reason = "asked for" if force else "smoke run" if scale == "smoke" else stale_reason(notebook, scale)
         if reason:
             reasons[path] = reason
-            seconds[path] = notebook.metadata.get("dlbook", {}).get("seconds", float("inf"))
+            seconds[path] = notebook["metadata"].get("dlbook", {}).get("seconds", float("inf"))
     return dict(sorted(reasons.items(), key=lambda item: -seconds[item[0]]))
 
 
