@@ -8,11 +8,11 @@ import importlib
 import importlib.metadata
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from dlbook.markup import escape, show, style
@@ -35,7 +35,7 @@ RULES = (
 )
 
 
-def show_source(obj: type | FunctionType | MethodType | ModuleType) -> None:
+def show_source(obj: Callable[..., object] | ModuleType) -> None:
     """Show the code of a class, function, method or module of this package.
 
     Args:
@@ -86,6 +86,7 @@ def listing(obj: Any) -> dict[str, Any]:
     Raises:
         ValueError: If it is something else, or does not belong to this package.
     """
+    obj = inspect.unwrap(obj)  # below decorators such as functools.cache
     name = _name(obj)
     lines, first = inspect.getsourcelines(obj)
     first = max(first, 1)  # a module starts at 0

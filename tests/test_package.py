@@ -32,9 +32,9 @@ def test_public_names():
 
 
 def test_import_is_fast_once_torch_is_there():
-    # CPU time, not wall clock, and the best of several, so that a busy machine does not decide.
+    # CPU time, not wall clock, and up to three tries, so that a busy machine does not decide.
     code = "import time, torch; a = time.process_time(); import dlbook; print(time.process_time() - a)"
-    assert min(fresh(code) for _ in range(3)) < 0.1
+    assert any(fresh(code) < 0.1 for _ in range(3))
 
 
 def test_import_loads_nothing_heavy_and_prints_nothing():
