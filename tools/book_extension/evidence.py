@@ -17,7 +17,7 @@ from dlbook.evidence import verdicts as stored_verdicts
 OPEN = "open"
 TONES = {**COLOURS, OPEN: "open"}
 MARKS = {**SIGNS, OPEN: "○"}
-KINDS = {"exact": "shown exactly", "measured": "measured", "cited": "from cited figures"}
+KINDS = {"exact": "by proof or construction", "measured": "by experiment", "cited": "from published figures"}
 Verdicts = dict[str, dict[str, Any]]
 
 
@@ -64,8 +64,8 @@ class EvidenceTable(FromNotebooks):
     def chapter(self, section: Section, found: Verdicts) -> nodes.section:
         mine = [statement for statement in all_statements().values() if statement.section == section.id]
         heading = nodes.title(text=f"{section.id} {section.title}")
-        part = nodes.section("", heading, ids=[nodes.make_id(f"chapter-{section.id}")], names=[])
-        return part + table([self.row(statement, section, found.get(statement.id)) for statement in mine])
+        rows = [self.row(statement, section, found.get(statement.id)) for statement in mine]
+        return nodes.section("", heading, table(rows), ids=[f"chapter-{section.id}"])
 
     def row(self, statement: Statement, section: Section, payload: dict[str, Any] | None) -> nodes.row:
         verdict = payload["verdict"] if payload else OPEN
@@ -77,11 +77,10 @@ class EvidenceTable(FromNotebooks):
             cells[0] += [quiet(payload["because"])]
             cells[0] += [quiet("Limits: " + payload["limits"])] if payload["limits"] else []
             cells[1] += [quiet(numbers_line(payload))]
-        cells[1] += [
-            quiet(KINDS[statement.kind] if payload else f"to be {KINDS[statement.kind]}".replace("to be from", "from"))
-        ]
-        row = nodes.row("", *(nodes.entry("", *cell) for cell in cells), ids=[element_id(statement.id)])
-        return row
+        else:
+            cells[0] += [quiet("To be shown: " + statement.evidence)]
+        cells[1] += [quiet(KINDS[statement.kind])]
+        return nodes.row("", *(nodes.entry("", *cell) for cell in cells), ids=[element_id(statement.id)])
 
     def verdict(self, verdict: str, statement: Statement, section: Section) -> nodes.paragraph:
         text = f"{MARKS[verdict]} {verdict}"
