@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +21,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from joblib import cpu_count  # counts what a container may use; dlbook.device does too, and loads torch
 
 from tools import chapters
 from tools.fingerprint import Notebook, fingerprint, read, stale_reason
@@ -269,19 +270,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{len(reasons)} of {len(chapters(given.only))} chapters stale" if reasons else "no chapter is stale")
         return 1 if reasons else 0
 
-    from dlbook.device import available_cores
-
     # One GPU is not shared: two chapters on it could run out of its memory.
-    side_by_side = min(given.jobs or (1 if given.scale == "gpu" else available_cores()), len(reasons))
-    threads = max(1, available_cores() // side_by_side)
+    side_by_side = min(given.jobs or (1 if given.scale == "gpu" else cpu_count()), len(reasons))
+    threads = max(1, cpu_count() // side_by_side)
     store = given.scale != "smoke" or given.store
     jobs = [Job(path, given.scale, threads, store) for path in reasons]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        failed = run_all(jobs, side_by_side, Board([job.path.stem for job in jobs]))
-    except KeyboardInterrupt:
-        print("\nstopped: chapters that were still running are as they were before", file=sys.stderr)
-        return 130
+    failed = run_all(jobs, side_by_side, Board([job.path.stem for job in jobs]))
     for message in failed.values():
         print(f"\n{message}", file=sys.stderr)
     print(f"\n{len(jobs) - len(failed)} chapters ran, {len(failed)} failed" if failed else f"{len(jobs)} chapters ran")
@@ -289,5 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):
+    try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nstopped: chapters that were still running are as they were before", file=sys.stderr)
+        sys.exit(130)
