@@ -60,7 +60,7 @@ def fingerprint(notebook: Notebook, root: Path = ROOT) -> dict[str, str]:
         except SyntaxError as error:
             raise SyntaxError(f"cell {index + 1}, line {error.lineno}: {error.msg}: {error.text}") from error
         cells.append(_digest(_without_prose(tree, keep_top=True)))
-        found |= _imported(tree, "", root)
+        found |= imported_modules(tree, "", root)
     return {"cells": _digest(cells)} | _closure(found, root)
 
 
@@ -85,13 +85,13 @@ def stale_reason(notebook: Notebook, scale: str = "cpu", root: Path = ROOT) -> s
 def _closure(names: set[str], root: Path) -> dict[str, str]:
     """Return a hash for each of the modules and for all that they import within the package."""
     hashes: dict[str, str] = {}
-    waiting = list(names)
+    waiting = list(_with_parents(names))
     while waiting:
         name = waiting.pop()
         if name in hashes:
             continue
         tree, hashes[name] = _parse_module(_module_file(name, root).read_text(encoding="utf-8"))
-        waiting += _imported(tree, name, root)
+        waiting += _with_parents(imported_modules(tree, name, root))
     return dict(sorted(hashes.items()))
 
 
@@ -108,17 +108,40 @@ def _module_file(name: str, root: Path) -> Path:
     return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 
-def _imported(tree: ast.Module, module: str, root: Path) -> set[str]:
-    """Return the package's modules that a syntax tree imports anywhere in it, and the packages around them."""
+def module_name(path: Path, root: Path = ROOT) -> str:
+    """Return the name by which the file of a module is imported."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(tree: ast.Module, module: str, root: Path = ROOT) -> set[str]:
+    """Return the package's modules that a syntax tree imports by name, anywhere in it.
+
+    Args:
+        tree: of a module or of a cell.
+        module: the module's own name, from which relative imports start; "" for a cell.
+        root: the folder in which the package lies.
+    """
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, module, root)
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    ours = {name for name in found if name.split(".")[0] == PACKAGE and _module_file(name, root).exists()}
-    return {".".join(name.split(".")[: depth + 1]) for name in ours for depth in range(name.count(".") + 1)}
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            modules = {name for name in names if _is_module(name, root)}
+            # `from dlbook.plot import lines` takes the module `lines`, or the function that `dlbook.plot` offers
+            found |= modules if modules == names else modules | {base}
+    return {name for name in found if _is_module(name, root)}
+
+
+def _is_module(name: str, root: Path) -> bool:
+    return name.split(".")[0] == PACKAGE and _module_file(name, root).exists()
+
+
+def _with_parents(names: set[str]) -> set[str]:
+    """Importing dlbook.plot.lines runs dlbook and dlbook.plot first."""
+    return {".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)}
 
 
 def _absolute(node: ast.ImportFrom, module: str, root: Path) -> str:

@@ -10,6 +10,7 @@ import argparse
 import copy
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -57,6 +58,8 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
