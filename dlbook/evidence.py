@@ -27,8 +27,8 @@ COLOURS = {"holds": "good", "holds, with limits": "mixed", "does not hold": "bad
 RULES = (
     ".dlbook.dlbook-claim{padding:.7em 1em;border-left:5px solid var(--dl-tone)}"
     ".dlbook-claim p{margin:.25em 0;color:inherit}"
-    ".dlbook-claim .dl-said{font-size:1.05em;font-weight:600}"
-    ".dlbook-claim .dl-verdict{color:var(--dl-tone);font-weight:700;white-space:nowrap}"
+    ".dlbook-claim .dl-said{font-size:1.05em}"
+    ".dlbook-claim .dl-verdict{color:var(--dl-tone);white-space:nowrap}"
     ".dlbook-claim .dl-head{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 1em}"
     ".dlbook-claim .dl-head>:first-child,.dlbook-claim .dl-numbers{color:var(--dl-quiet)}"
     ".dlbook-claim .dl-numbers{font-size:.9em;font-variant-numeric:tabular-nums}"
@@ -260,8 +260,8 @@ def card(payload: Mapping[str, Any]) -> dict[str, Any]:
     markup = (
         f'{style(RULES)}<div class="dlbook dlbook-claim" id="{element_id(statement.id)}" role="group"'
         f' aria-label="{title}: {verdict}" style="--dl-tone:var(--dl-{COLOURS[verdict]})">'
-        f'<p class="dl-head"><span>{title}</span> <span class="dl-verdict"><span aria-hidden="true">{SIGNS[verdict]}'
-        f'</span> {verdict}</span></p><p class="dl-said">{escape(said)}</p>{body}'
+        f'<p class="dl-head"><span>{title}</span> <strong class="dl-verdict"><span aria-hidden="true">{SIGNS[verdict]}'
+        f'</span> {verdict}</strong></p><p class="dl-said"><strong>{escape(said)}</strong></p>{body}'
         f'<p class="dl-numbers">{escape(numbers)}</p></div>'
     )
     return {"text/plain": "\n".join(plain), "text/html": markup, MIME: dict(payload)}

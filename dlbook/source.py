@@ -24,14 +24,15 @@ RULES = (
     ".dlbook-source .dl-head{margin:0;padding:.4em .9em;display:flex;flex-wrap:wrap;justify-content:space-between;"
     "gap:0 1em;font-size:.88em;border-bottom:1px solid var(--dl-edge)}"
     ".dlbook.dlbook-source pre{margin:0;padding:.7em .9em;overflow:auto;max-height:34em;background:none;border:0;"
-    "color:inherit;font-size:.85em;line-height:1.45;white-space:pre}"
-    ".dlbook.dlbook-source code{background:none;border:0;padding:0;color:inherit;font-size:1em;font-family:"
+    "color:inherit;font-size:.85em;line-height:1.45}"
+    ".dlbook.dlbook-source .dl-code{background:none;border:0;padding:0;color:inherit;font-size:1em;font-family:"
     "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}"
+    ".dlbook.dlbook-source pre,.dlbook.dlbook-source pre .dl-code{white-space:pre;word-break:normal}"
     ".dlbook-source pre:focus-visible{outline:2px solid var(--dl-link);outline-offset:-2px}"
     ".dlbook-source .k{color:var(--dl-keyword)}.dlbook-source .n{color:var(--dl-name)}"
     ".dlbook-source .s{color:var(--dl-string)}.dlbook-source .m{color:var(--dl-number)}"
     ".dlbook-source .c{color:var(--dl-comment)}"
-    "@media print{.dlbook.dlbook-source pre{max-height:none;white-space:pre-wrap}}"
+    "@media print{.dlbook.dlbook-source pre,.dlbook.dlbook-source pre .dl-code{max-height:none;white-space:pre-wrap}}"
 )
 
 
@@ -94,12 +95,13 @@ def listing(obj: Any) -> dict[str, Any]:
     code = textwrap.dedent("".join(lines)).rstrip()
     path = Path(inspect.getsourcefile(obj) or "").resolve().relative_to(ROOT).as_posix()
     place = f"{path}, lines {first} to {last}"
-    dotted = name.replace(":", ".")
+    dotted = escape(name.replace(":", "."))
+    link = escape(f"{repository()}/blob/main/{path}#L{first}-L{last}")
 
     markup = (
-        f'{style(RULES)}<div class="dlbook dlbook-source"><p class="dl-head"><code>{escape(dotted)}</code> '
-        f'<a href="{escape(f"{repository()}/blob/main/{path}#L{first}-L{last}")}">{escape(place)}</a></p>'
-        f'<pre tabindex="0" role="region" aria-label="Code of {escape(dotted)}"><code>{highlight(code)}</code></pre></div>'
+        f'{style(RULES)}<div class="dlbook dlbook-source"><p class="dl-head"><code class="dl-code">{dotted}</code> '
+        f'<a href="{link}">{escape(place)}</a></p><pre tabindex="0" role="region" aria-label="Code of {dotted}">'
+        f'<code class="dl-code">{highlight(code)}</code></pre></div>'
     )
     return {"text/plain": f"# {place}\n{code}", "text/html": markup, MIME: {"object": name}}
 
