@@ -6,6 +6,7 @@ offline    MathJax from the book itself, and no script that the pages do not nee
 """
 
 import codecs
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -28,16 +29,13 @@ def free_codecs() -> None:
         codecs.unregister(search_function)
 
 
-def allow_parallel_reading(app: Sphinx, config: Config) -> None:
-    """Two extensions of Jupyter Book keep nothing between pages, but do not say so; Sphinx then reads one by one."""
-    for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
-        if name in app.extensions:
-            app.extensions[name].parallel_read_safe = True
+def add_templates(app: Sphinx, config: Config) -> None:
+    config.templates_path.insert(0, str(Path(__file__).parent / "templates"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     free_codecs()
-    app.connect("config-inited", allow_parallel_reading, priority=999)
+    app.connect("config-inited", add_templates)
     for part in (notebooks, evidence, offline):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -104,7 +104,7 @@ def table(rows: list[nodes.row]) -> nodes.table:
     heads = nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in ("Statement", "Verdict")))
     columns = [nodes.colspec(colwidth=width) for width in (64, 36)]
     group = nodes.tgroup("", *columns, nodes.thead("", heads), nodes.tbody("", *rows), cols=len(columns))
-    return nodes.table("", group, classes=["dl-evidence"])
+    return nodes.table("", group, classes=["dl-evidence", "colwidths-given"])
 
 
 def setup(app: Sphinx) -> None:

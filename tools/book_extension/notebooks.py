@@ -59,13 +59,17 @@ def number_figures(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return changed
 
 
-def fluid_images(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Give pictures their size as attributes: the browser keeps their place before they load, and CSS may shrink them.
+def finish_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give pictures their size as attributes, and mend what screen readers would stumble over.
 
-    Docutils writes the size as a style, which no narrower screen can overrule in proportion.
+    With attributes the browser keeps a picture's place before it has loaded, and CSS may shrink it in proportion;
+    docutils writes the size as a style. myst-nb gives every folded cell a second name, which would hide the one that
+    shows, and docutils gives entries of a bibliography a role that is no longer in use.
     """
     if "body" in context:
-        context["body"] = SIZED.sub(r'\1width="\2" height="\3"', context["body"])
+        body = SIZED.sub(r'\1width="\2" height="\3"', context["body"])
+        body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def load_images_late(app: Sphinx) -> None:
@@ -76,4 +80,4 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", load_images_late)
     app.connect("source-read", prepare)
     app.connect("env-get-updated", number_figures, priority=900)
-    app.connect("html-page-context", fluid_images, priority=900)
+    app.connect("html-page-context", finish_page, priority=900)

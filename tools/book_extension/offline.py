@@ -1,4 +1,4 @@
-"""MathJax from the book itself, and no script that the pages do not need: the built book asks no other host."""
+"""MathJax from the book itself, so that the built book asks no other host."""
 
 import shutil
 from importlib.metadata import distribution
@@ -36,16 +36,8 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
             shutil.copy2(source / name, target / name)
 
 
-def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Drop thebe, which Jupyter Book always adds, and what is listed twice; show a lone launch button by itself."""
-    for kind in ("script_files", "css_files"):
-        seen: dict[str, Any] = {}
-        for file in context.get(kind, []):
-            body = getattr(file, "attributes", {}).get("body")
-            name = str(body or getattr(file, "filename", None) or file)
-            if "thebe" not in name.lower():
-                seen.setdefault(name, file)
-        context[kind] = list(seen.values())
+def show_lone_button(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Show the button for Colab by itself: the theme hides it in a menu with one entry."""
     buttons = context.get("header_buttons", [])
     for i, button in enumerate(buttons):
         if button.get("label") == "launch-buttons" and len(button["buttons"]) == 1:
@@ -55,5 +47,5 @@ def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
 
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", use_local_mathjax)
-    app.connect("html-page-context", tidy_page, priority=900)
+    app.connect("html-page-context", show_lone_button, priority=900)
     app.connect("build-finished", copy_mathjax)
