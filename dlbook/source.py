@@ -26,7 +26,7 @@ RULES = (
     ".dlbook.dlbook-source pre{margin:0;padding:.7em .9em;overflow:auto;max-height:34em;background:none;border:0;"
     "color:inherit;font-size:.85em;line-height:1.45}"
     ".dlbook.dlbook-source .dl-code{background:none;border:0;padding:0;color:inherit;font-size:1em;font-family:"
-    "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}"
+    "var(--pst-font-family-monospace,ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace)}"
     ".dlbook.dlbook-source pre,.dlbook.dlbook-source pre .dl-code{white-space:pre;word-break:normal}"
     ".dlbook-source pre:focus-visible{outline:2px solid var(--dl-link);outline-offset:-2px}"
     ".dlbook-source .k{color:var(--dl-keyword)}.dlbook-source .n{color:var(--dl-name)}"
