@@ -220,6 +220,7 @@ LINT = {
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
 }
+NO_TESTS = 5  # what pytest says when there is nothing to test, as before the first chapter is there
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -256,6 +257,7 @@ def test(values):
         "notebooks": lambda: pytest("notebooks", "chapters", *lax),
     }
     total = {"passed": 0, "failed": 0, "skipped": 0}
+    began = time.monotonic()
     for name, step in steps.items():
         say(name)
         started = time.monotonic()
@@ -263,6 +265,7 @@ def test(values):
         counted = count(junit / f"{name}.xml", code)
         total = {word: total[word] + counted[word] for word in total}
         say(f"{name}: {'FAILED' if counted['failed'] else 'passed'} in {time.monotonic() - started:.0f} s")
+    say(f"all steps in {time.monotonic() - began:.0f} s")
     print("\n" + ", ".join(f"{number} {word}" for word, number in total.items()), flush=True)
     return 1 if total["failed"] else 0
 
@@ -278,7 +281,7 @@ def count(report, code):
             total += int(suite.get("tests", 0))
             failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             skipped += int(suite.get("skipped", 0))
-        if code and not failed:
+        if code and not failed and code != NO_TESTS:
             total, failed = total + 1, 1
     else:
         total, failed = 1, int(bool(code))

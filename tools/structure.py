@@ -1,6 +1,7 @@
 """The rules that every chapter keeps. Each is a function that returns what is wrong, in words, or an empty list."""
 
 import ast
+import copy
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -82,12 +83,15 @@ def parts(output: dict[str, Any]) -> dict[str, str]:
 
 
 def valid_notebook(chapter: Chapter) -> list[str]:
+    ids = Counter(cell.get("id") for cell in chapter.cells)
+    wrong = [f"cell id {name!r} stands {count} times" for name, count in ids.items() if count > 1 or name is None]
+    if wrong:
+        return wrong  # nbformat would mend them
     try:
-        nbformat.validate(chapter.notebook)
+        nbformat.validate(copy.deepcopy(chapter.notebook))
     except NotebookValidationError as error:
         return [str(error).splitlines()[0]]
-    ids = Counter(cell.get("id") for cell in chapter.cells)
-    return [f"cell id {name!r} stands {count} times" for name, count in ids.items() if count > 1 or name is None]
+    return []
 
 
 def has_one_title(chapter: Chapter) -> list[str]:
