@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from dlbook.explore import frames, page
 from dlbook.explore.page import Value, spoken, written
+from dlbook.scale import current
 
 #: Every figure is stored in the notebook, so there is an end to how many there may be.
 MOST_FRAMES = 64
@@ -140,13 +141,15 @@ class Explorer:
         """The four forms, as IPython asks for them."""
         still = self.png(**self.start)
         box = self.widget()
-        data = {
+        data: dict[str, Any] = {
             "text/plain": repr(self),
-            "text/html": self.html,
             "image/png": base64.b64encode(still).decode(),
-            # model_id and not _repr_mimebundle_: ipywidgets 7 and 8 name their own ways of display differently
+            # The id alone, as _repr_mimebundle_: ipywidgets 7 and 8 name their own ways of display differently
             WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": box.model_id},
         }
+        run = current()
+        if run is None or run.scale != "smoke":  # a run at smoke scale is never stored: it need not draw every figure
+            data["text/html"] = self.html
         return data, {"image/png": dict(zip(("width", "height"), frames.shown(self.pixels(**self.start)), strict=True))}
 
 

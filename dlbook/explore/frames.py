@@ -31,7 +31,8 @@ def pixels(draw: Callable[..., Figure], values: Mapping[str, Any]) -> Pixels:
     Shapes:
         returns: (H, W, 3).
     """
-    with matplotlib.rc_context(RC):
+    # Plain numbers at the ticks: as mathematics they take a third of the time of drawing, in every frame again.
+    with matplotlib.rc_context(RC | {"axes.formatter.use_mathtext": False}):
         figure = draw(**values)
         try:
             raw = io.BytesIO()
