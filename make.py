@@ -187,7 +187,8 @@ def render(values):
     """build the pages from the stored outputs, without running anything; every warning is an error"""
     # The pages show the package's code, which Sphinx does not watch: build all of them, every time.
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return call(BIN / "jupyter-book", "build", ".", "--all", "-W", "--keep-going", "-n", env=env)
+    say("building the pages")
+    return call(BIN / "jupyter-book", "build", ".", "--all", "-q", "-W", "--keep-going", "-n", env=env)
 
 
 def book(values):
