@@ -280,6 +280,13 @@ def test_the_unit_is_escaped_too(shown):
     assert "<u>" not in shown[0]["text/html"]
 
 
+def test_the_statement_is_escaped_too(shown, monkeypatch):
+    odd = evidence.Statement("2.1", "exact", claim="a < b <i>", evidence="none")
+    monkeypatch.setattr(evidence, "statements", lambda: {"2.1": odd})
+    claim("2.1", holds=True, because="so")
+    assert "a &lt; b &lt;i&gt;" in shown[0]["text/html"]
+
+
 def test_each_verdict_has_a_sign_and_a_colour_of_its_own(shown):
     for verdict, (holds, limits) in zip(VERDICTS, [(True, ""), (True, "some"), (False, "")], strict=True):
         claim("2.1", holds=holds, because="so", limits=limits, expect=verdict)
