@@ -10,6 +10,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -135,14 +136,13 @@ def _pieces(code: str) -> Iterator[tuple[str, str]]:
         token.Name.Class: "n",
         token.Name.Decorator: "n",
     }
-    run_kind, run = "", ""
-    for found, text in lexers.PythonLexer(stripnl=False, ensurenl=False).get_tokens(code):
-        kind = next((kind for parent, kind in kinds.items() if found in parent), "")
-        if kind != run_kind and run:
-            yield run_kind, run
-            run = ""
-        run_kind, run = kind, run + text
-    yield run_kind, run
+
+    def kind_of(piece: tuple[Any, str]) -> str:
+        return next((kind for parent, kind in kinds.items() if piece[0] in parent), "")
+
+    pieces = lexers.PythonLexer(stripnl=False, ensurenl=False).get_tokens(code)
+    for kind, run in groupby(pieces, kind_of):
+        yield kind, "".join(text for _, text in run)
 
 
 @cache
