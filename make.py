@@ -226,8 +226,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def lint(values):
-    """check style and types"""
-    return max(python("-m", *command) for command in LINT.values())
+    """check style, types and spelling"""
+    return max(python("-m", *command) for command in [*LINT.values(), ("pytest", "-q", "tests/test_prose.py")])
 
 
 def test(values):

@@ -20,6 +20,7 @@ from tools.fingerprint import FULL_SCALES, Notebook, code_of, has_tag, read
 from tools.repository import address
 
 SETUP = """import sys
+
 if "google.colab" in sys.modules:
     %pip install -q "dlbook @ git+{address}"
 """
