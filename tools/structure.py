@@ -322,10 +322,10 @@ RULES = (
 
 
 def in_contents(contents: dict[str, Any] | None = None) -> set[str]:
-    """Return all files that the table of contents names."""
+    """Return all pages that the table of contents names, without their endings."""
     if contents is None:
         contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    found = {contents["file"]} if "file" in contents else set()
+    found = {contents[key] for key in ("root", "file") if key in contents}
     for entries in contents.values():
         if isinstance(entries, list):
             found |= {name for entry in entries for name in in_contents(entry)}

@@ -187,4 +187,4 @@ def test_figure_names(chapter):
 
 def test_contents_at_every_depth():
     entries = {"root": "intro", "parts": [{"chapters": [{"file": "chapters/a", "sections": [{"file": "b"}]}]}]}
-    assert in_contents(entries) == {"chapters/a", "b"}
+    assert in_contents(entries) == {"intro", "chapters/a", "b"}
