@@ -17,7 +17,7 @@ from dlbook.explore.frames import fixed_axes
 from dlbook.plot.surface import surface as contours
 
 STEPS = 50
-RATES = (0.002, 0.01, 0.03, 0.06, 0.085)
+RATES = (0.002, 0.01, 0.04, 0.079, 0.09)
 MOMENTA = (0.0, 0.5, 0.9)
 START = (-1.6, 1.1)
 XLIM, YLIM = (-2.0, 2.0), (-1.5, 2.0)
@@ -31,7 +31,7 @@ def bowl(x: Tensor, y: Tensor) -> Tensor:
 
 def valley(x: Tensor, y: Tensor) -> Tensor:
     """Rosenbrock's curved valley, less deep than his, with its lowest point at (1, 1)."""
-    return 0.5 * (1 - x) ** 2 + 4 * (y - x**2) ** 2
+    return 0.5 * (1 - x) ** 2 + 2.5 * (y - x**2) ** 2
 
 
 SURFACES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bowl": bowl, "valley": valley}

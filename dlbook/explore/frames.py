@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +22,8 @@ from dlbook.plot.style import HEIGHT, RC, WIDTH
 DENSITY = 130
 #: Colours a file keeps. The book's figures are flat, and their edges need few shades.
 PALETTE = 32
+#: Pixels stored around what differs from another figure.
+RIM = 2
 
 Pixels = NDArray[np.uint8]
 
@@ -64,7 +67,7 @@ def png(image: Pixels, over: Pixels | None = None) -> bytes:
     codes = (image.astype(np.uint32) << np.array([16, 8, 0], dtype=np.uint32)).sum(axis=-1)  # (H, W), one per colour
     drawn = np.ones(codes.shape, dtype=bool)  # (H, W)
     if over is not None and over.shape == image.shape:
-        drawn = (image != over).any(axis=-1)
+        drawn = _widened((image != over).any(axis=-1))
     indices = np.zeros(codes.shape, dtype=np.uint8)  # 0 is transparent
     palette = np.zeros((1, 3), dtype=np.uint8)
     if drawn.any():
@@ -76,6 +79,18 @@ def png(image: Pixels, over: Pixels | None = None) -> bytes:
     few.putpalette(palette.tobytes())
     few.save(file, format="PNG", optimize=True, transparency=0)
     return file.getvalue()
+
+
+def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask (H, W) with the `RIM` pixels around it.
+
+    A browser scales both pictures before it lays one over the other; without a rim, what should be hidden shines
+    through along the edges.
+    """
+    for axis in (0, 1):
+        padded = np.pad(mask, [(RIM, RIM) if axis == other else (0, 0) for other in (0, 1)])
+        mask = np.asarray(sliding_window_view(padded, 2 * RIM + 1, axis=axis).any(axis=-1))
+    return mask
 
 
 def _few(codes: NDArray[np.uint32]) -> tuple[Pixels, Pixels]:

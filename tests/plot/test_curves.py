@@ -1,5 +1,7 @@
 """Training curves, after a run and live: on a terminal, and in the notebook that a run leaves behind."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -56,7 +58,8 @@ def test_a_terminal_gets_lines_that_grow_rarer(capsys: pytest.CaptureFixture[str
     assert shown == [*range(1, 11), 20, 50, 100]
 
 
-def test_a_notebook_keeps_one_figure_and_one_table(tmp_path) -> None:
+def test_a_notebook_keeps_one_figure_and_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # or the kernel does not take its own, which shows open figures
     notebook = nbformat.v4.new_notebook()
     train = (
         "history = {'loss': [], 'val_loss': []}\nlive = LiveCurves(title='Two runs')\n"
