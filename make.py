@@ -105,7 +105,9 @@ def setup(values):
         create_venv()
     STAMP.unlink(missing_ok=True)  # from here on .venv is neither old nor new
     say("installing the tools into .venv (a minute, the first time)")
-    install_uv = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "uv")
+    # By its version and not with -c, which makes old pips speak of a conflict where there is no network.
+    uv = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("uv=="))
+    install_uv = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv)
     install = ("-m", "uv", "pip", "install", "-r", "requirements.txt", "-c", "constraints.txt")
     if python(*install_uv) or python(*install, env=uv_environment()):
         raise Stop(why_installing_failed())
