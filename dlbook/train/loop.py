@@ -133,8 +133,7 @@ def evaluate(
     """
     device = _device(model)
     functions = {"loss": loss_fn, **(metrics or {})}
-    totals = {name: _zero(device) for name in functions}
-    count = 0
+    means = {name: _Mean() for name in functions}
     was_training = model.training
     model.eval()
     try:
@@ -143,13 +142,31 @@ def evaluate(
             with autocast(device, precision):
                 outputs = model(x)
                 for name, function in functions.items():
-                    totals[name].add_(function(outputs, y), alpha=len(y))
-            count += len(y)
+                    means[name].add(function(outputs, y), len(y))
     finally:
         model.train(was_training)
-    if count == 0:
-        raise ValueError("data is empty: it gave no batch")
-    return {name: (total / count).item() for name, total in totals.items()}
+    return {name: mean.value() for name, mean in means.items()}
+
+
+class _Mean:
+    """Mean over the examples, of the means of batches that may differ in size.
+
+    The values stay on their device until the end: asking for each one would make every batch wait for the GPU.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self.sizes: list[int] = []
+
+    def add(self, value: Tensor, size: int) -> None:
+        self.values.append(value.detach())
+        self.sizes.append(size)
+
+    def value(self) -> float:
+        if not self.values:
+            raise ValueError("data is empty: it gave no batch")
+        values: list[float] = torch.stack(self.values).tolist()  # the one wait
+        return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
 
 
 def _train_epoch(
@@ -162,7 +179,7 @@ def _train_epoch(
 ) -> float:
     """One pass over the data; the mean loss of its examples, each at the time it was trained on."""
     device = _device(net)
-    total, count = _zero(device), 0
+    mean = _Mean()
     for group in _groups(state.data, accumulate):
         size = sum(len(y) for _, y in group)
         state.optimizer.zero_grad()
@@ -172,12 +189,9 @@ def _train_epoch(
                 loss = loss_fn(net(x), y)
             share = loss if len(group) == 1 else loss * (len(y) / size)
             state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # torch has no hints here
-            total.add_(loss.detach(), alpha=len(y))
+            mean.add(loss, len(y))
         _step(state, max_grad_norm)
-        count += size
-    if count == 0:
-        raise ValueError("data is empty: it gave no batch")
-    return (total / count).item()  # the only wait for the GPU, once an epoch
+    return mean.value()
 
 
 def _step(state: TrainingState, max_grad_norm: float | None) -> None:
@@ -201,11 +215,6 @@ def _groups(data: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 def _device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _zero(device: torch.device) -> Tensor:
-    """A sum to add to: in float64 so that long epochs lose no digits, where the device has it."""
-    return torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
 
 
 def _check(

@@ -33,9 +33,9 @@ def check_contract(data: images.Images, shape: tuple[int, int, int], sizes: tupl
 
 def test_mnist5k_keeps_the_contract_quickly():
     images.mnist5k()
-    start = time.perf_counter()
+    start = time.process_time()
     data = images.mnist5k()
-    assert time.perf_counter() - start < 1.5
+    assert time.process_time() - start < 1
     check_contract(data, (1, 28, 28), (4000, 1000))
 
 
