@@ -25,7 +25,7 @@ def heatmap(
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     value_range: tuple[float, float] | None = None,
-    cmap: str = "viridis",
+    cmap: str = "Blues",
     digits: str = ".3g",
     ax: Axes | None = None,
 ) -> Axes:

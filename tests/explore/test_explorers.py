@@ -46,6 +46,7 @@ def test_activation_curve_slope_and_tangent_are_those_of_torch(name: str) -> Non
     assert_allclose(at_slope.get_data(), [[-0.5], [gradient[here].item()]], atol=1e-12)
     left, right = np.column_stack(tangent.get_data())
     assert_allclose((right[1] - left[1]) / (right[0] - left[0]), gradient[here].item(), atol=1e-6)
+    assert_allclose((left + right) / 2, [-0.5, y[here].item()], atol=1e-6)
     assert f"slope {gradient[here].item():.3f}" in activation.describe(name, -0.5)
 
 

@@ -98,7 +98,7 @@ def test_images_refuse_what_does_not_fit(data: np.ndarray, options: dict, messag
 def test_heatmap_writes_values_that_can_be_read() -> None:
     ax = heatmap(torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]), xlabel="x", ylabel="y", label="v", columns="abc")
     assert [text.get_text() for text in ax.texts] == ["0", "1", "2", "3", "4", "5"]
-    assert [to_hex(text.get_color()) for text in ax.texts][::5] == ["#ffffff", "#000000"]  # dark violet, bright yellow
+    assert [to_hex(text.get_color()) for text in ax.texts][::5] == ["#000000", "#ffffff"]  # on white, on dark blue
     assert labelled(ax)
     assert ax.figure.axes[1].get_ylabel() == "v"
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list("abc")
