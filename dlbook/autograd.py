@@ -281,8 +281,8 @@ def sigmoid(x: Array) -> Array:
 def cross_entropy(logits: Array, labels: NDArray[np.integer[Any]]) -> Array:
     """Mean negative log-probability of the right class, as one operation.
 
-    Its rule is the best known of deep learning: (softmax(logits) - one_hot(labels)) / batch. Taking softmax and logarithm
-    together needs no logarithm of a probability that may have rounded to 0.
+    Its rule is the best known of deep learning: (softmax(logits) - one_hot(labels)) / batch. Taking softmax and
+    logarithm together needs no logarithm of a probability that may have rounded to 0.
 
     Args:
         logits: Scores before softmax.
@@ -342,8 +342,8 @@ class SGD:
 class Adam:
     """Adam (Kingma & Ba, 2015); the same steps as :class:`torch.optim.Adam`.
 
-    m and v are running means of the gradient and of its square; divided by 1 - beta**t they are no longer biased towards
-    their start at 0. Then  parameter = parameter - a * m / (sqrt(v) + eps).
+    m and v are running means of the gradient and of its square; divided by 1 - beta**t they are no longer biased
+    towards their start at 0. Then  parameter = parameter - a * m / (sqrt(v) + eps).
 
     Args:
         parameters: The arrays to change, in place.

@@ -6,7 +6,7 @@ shows holds the verdict as data too, so that `verdicts` reads it back from the s
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,6 +18,21 @@ import yaml
 
 from dlbook.markup import escape, show, style
 from dlbook.scale import current
+from dlbook.statistics import Estimate, estimate, with_unit
+
+__all__ = [
+    "MIME",
+    "SIGNS",
+    "VERDICTS",
+    "Estimate",
+    "Section",
+    "Statement",
+    "UnexpectedVerdict",
+    "Verdict",
+    "card",
+    "claim",
+]
+__all__ += ["element_id", "estimate", "numbers_line", "sections", "statements", "summary", "verdicts"]
 
 MIME = "application/vnd.dlbook.claim+json"
 Verdict = Literal["holds", "holds, with limits", "does not hold"]
@@ -33,6 +48,12 @@ RULES = (
     ".dlbook-claim .dl-head>:first-child,.dlbook-claim .dl-numbers{color:var(--dl-quiet)}"
     ".dlbook-claim .dl-numbers{font-size:.9em;font-variant-numeric:tabular-nums}"
     "@media print{.dlbook-claim{break-inside:avoid}}"
+)
+SUMMARY_RULES = (
+    ".dlbook.dlbook-summary{padding:.4em .8em;overflow-x:auto}"
+    ".dlbook-summary table{border-collapse:collapse;width:100%;margin:0;color:inherit}"
+    ".dlbook-summary th,.dlbook-summary td{text-align:left;vertical-align:top;padding:.35em .7em .35em 0;color:inherit}"
+    ".dlbook-summary td:nth-child(2){white-space:nowrap;font-weight:600}"
 )
 
 
@@ -75,47 +96,6 @@ class Statement:
         return int(self.id.partition(".")[0])
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its confidence interval.
-
-    Args:
-        mean: The average.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: How many seeds it rests on.
-        confidence: How often, over many repetitions, such an interval holds the true mean.
-
-    Raises:
-        ValueError: If a number is not finite, the mean lies outside the interval, or ``n`` is not positive.
-
-    Example:
-        >>> print(Estimate(mean=0.9412, low=0.9391, high=0.9433, n=5))
-        0.9412 (95 % interval 0.9391 to 0.9433, 5 seeds)
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.mean, self.low, self.high))):
-            raise ValueError(f"an estimate needs finite numbers, got {self.mean}, {self.low} to {self.high}")
-        if not self.low <= self.mean <= self.high or self.n < 1:
-            raise ValueError(f"not an estimate: {self.mean} within {self.low} to {self.high} from n={self.n}")
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def text(self, unit: str = "") -> str:
-        """Return the estimate in words, the mean followed by its unit."""
-        mean, low, high = rounded((self.mean, self.low, self.high), self.high - self.low)
-        seeds = f"{self.n} seed{'s' if self.n > 1 else ''}"
-        return f"{_with_unit(mean, unit)} ({100 * self.confidence:g} % interval {low} to {high}, {seeds})"
-
-
 class UnexpectedVerdict(Exception):
     """A statement came out otherwise than the chapter expects: the text around it can no longer be right."""
 
@@ -143,36 +123,6 @@ def statements() -> dict[str, Statement]:
         'ReLU mitigates vanishing gradients'
     """
     return {entry["id"]: Statement(**entry) for section in _book()["sections"] for entry in section["statements"]}
-
-
-def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
-    """Return the mean of repeated measurements with Student's t interval.
-
-    With mean m, sample standard deviation s and n values the interval is m ± t s / √n, where t is the quantile of
-    Student's distribution with n - 1 degrees of freedom that leaves (1 - confidence) / 2 above it. It assumes
-    independent, roughly normal values: one number per seed, never one per epoch.
-
-    Args:
-        values: At least two numbers, one for each seed.
-        confidence: Between 0 and 1.
-
-    Raises:
-        ValueError: If there are fewer than two values, one is not finite, or the confidence is not within 0 and 1.
-
-    Example:
-        >>> print(estimate([0.93, 0.95, 0.94]))
-        0.940 (95 % interval 0.915 to 0.965, 3 seeds)
-    """
-    from scipy.special import stdtrit
-
-    x = np.asarray([float(v) for v in values])
-    if len(x) < 2 or not np.isfinite(x).all():
-        raise ValueError(f"an interval needs at least two finite numbers, got {x.tolist()}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    mean = float(x.mean())
-    half = float(stdtrit(len(x) - 1, (1 + confidence) / 2) * x.std(ddof=1) / math.sqrt(len(x)))
-    return Estimate(mean, mean - half, mean + half, len(x), confidence)
 
 
 def claim(
@@ -237,9 +187,36 @@ def claim(
         "unit": unit,
         "margin": None if margin is None else float(margin),
     }
+    _claimed[id] = payload
     show(card(payload))
     if verdict != expect and run.scale != "smoke":
         raise UnexpectedVerdict(f"statement {id}: the text expects {expect!r}, the run gave {verdict!r}: {because}")
+
+
+_claimed: dict[str, dict[str, Any]] = {}
+
+
+def summary() -> None:
+    """Show one table of all verdicts that `claim` has reached so far, with the numbers they rest on.
+
+    Example:
+        >>> from dlbook import start
+        >>> run = start("smoke")
+        dlbook ...
+        >>> claim("2.1", holds=True, because="Two linear layers multiplied out are one, to the last bit.")
+        Statement 2.1: ...
+        >>> summary()
+        2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Scale smoke
+    """
+    rows = []
+    for id in sorted(_claimed, key=lambda id: [int(part) for part in id.split(".")]):
+        payload, said = _claimed[id], _statement(id).claim
+        rows.append((id, f"{SIGNS[payload['verdict']]} {payload['verdict']}", said, numbers_line(payload)))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Verdict", "Statement", "Measured"))
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    markup = f'{style(SUMMARY_RULES)}<div class="dlbook dlbook-summary">{table}</div>'
+    show({"text/plain": "\n".join(f"{a}  {b}  {c} — {d}" for a, b, c, d in rows), "text/html": markup})
 
 
 def card(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,7 +259,7 @@ def numbers_line(payload: Mapping[str, Any]) -> str:
         return f"Scale {payload['scale']}"
     found = Estimate(*(payload[key] for key in ("number", "low", "high", "seeds", "confidence")))
     margin = payload["margin"]
-    against = "" if margin is None else f" against a margin of {_with_unit(f'{margin:.6g}', payload['unit'])}"
+    against = "" if margin is None else f" against a margin of {with_unit(f'{margin:.6g}', payload['unit'])}"
     return f"{found.text(payload['unit'])}{against}, scale {payload['scale']}"
 
 
@@ -319,32 +296,6 @@ def verdicts(notebook: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"statement {payload['id']} has more than one verdict in this notebook")
             found[payload["id"]] = dict(payload)
     return found
-
-
-def rounded(numbers: Sequence[float], width: float) -> list[str]:
-    """Write numbers with as many digits as their uncertainty deserves: two of the interval's width.
-
-    Args:
-        numbers: All are given the same number of decimals.
-        width: Of the interval; zero gives six significant digits.
-
-    Example:
-        >>> rounded([0.94117, 0.9391, 0.94333], width=0.0042)
-        ['0.9412', '0.9391', '0.9433']
-        >>> rounded([3.2e-16, 3.1e-16, 3.3e-16], width=2e-17)
-        ['3.20e-16', '3.10e-16', '3.30e-16']
-    """
-    if width <= 0:
-        return [f"{number:.6g}" for number in numbers]
-    last = math.floor(math.log10(width)) - 1  # decimal place of the last digit shown
-    first = math.floor(math.log10(max(map(abs, numbers))))
-    if last < -6 or first > 6:
-        return [f"{number:.{max(first - last, 1)}e}" for number in numbers]
-    return [f"{number:.{max(-last, 0)}f}" for number in numbers]
-
-
-def _with_unit(number: str, unit: str) -> str:
-    return f"{number} {unit}".rstrip()
 
 
 def _statement(id: str) -> Statement:

@@ -20,12 +20,13 @@ from dlbook.evidence import (
     element_id,
     estimate,
     numbers_line,
-    rounded,
     sections,
     statements,
+    summary,
     verdicts,
 )
 from dlbook.scale import Run
+from dlbook.statistics import rounded
 
 GAIN = Estimate(mean=5.25, low=4.5, high=6.0, n=3)
 
@@ -329,3 +330,15 @@ def test_verdicts_refuses_a_repeated_statement(shown):
     claim("2.1", holds=True, because="so")
     with pytest.raises(ValueError, match=r"statement 2\.1 has more than one verdict"):
         verdicts(notebook(shown[0], shown[0]))
+
+
+def test_summary_lists_what_was_claimed_in_order(capsys, monkeypatch):
+    monkeypatch.setattr("dlbook.evidence._claimed", {})
+    start("smoke")
+    claim("2.7", holds=False, because="a")
+    claim("2.1", holds=True, because="b", limits="<c>")
+    capsys.readouterr()
+    summary()
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.startswith("2.1  ◐ holds, with limits")
+    assert second.startswith("2.7  ✗ does not hold")

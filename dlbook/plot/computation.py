@@ -29,7 +29,7 @@ def computation(end: Node, *, names: Mapping[str, Node] | None = None, ax: Axes 
 
     Args:
         end: The result, such as a loss after ``backward()``.
-        names: Label -> node, for the boxes that shall carry a name; other arrays that were not computed show their value.
+        names: Label -> node, for the boxes that shall carry a name; others show their operation or value.
         ax: Where to draw; a new figure of the right size if left out.
 
     Example:

@@ -18,6 +18,7 @@ from dlbook.plot.style import COLORS, axes
 BETWEEN_LAYERS, BETWEEN_BOXES, PADDING = 0.45, 0.2, 0.09
 HEAD = 0.13  # inches
 LABEL_SIZE, NOTE_SIZE = 11, 9  # points
+ROUNDEST = 0.4  # inches; boxes larger than this keep room for their text in the corners
 WIDEST = 7.0  # inches; a graph that would be wider runs downwards
 FILLS = {"value": ("#e8f0f8", COLORS[0]), "operation": ("#fbe9df", COLORS[1])}
 
@@ -145,7 +146,7 @@ def _draw_box(ax: Axes, middle: Size, size: Size, label: str, note: str, rounded
     """A box with its text."""
     fill, edge = FILLS["operation" if rounded else "value"]
     corner = (middle[0] - size[0] / 2, middle[1] - size[1] / 2)
-    style = f"round,pad=0,rounding_size={min(size) / 2}" if rounded else "square,pad=0"
+    style = f"round,pad=0,rounding_size={min(*size, ROUNDEST) / 2}" if rounded else "square,pad=0"
     ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=style, facecolor=fill, edgecolor=edge, linewidth=1.4))
     up = _extent(note, NOTE_SIZE)[1] / 2 + 0.02 if note else 0.0
     ax.text(middle[0], middle[1] + up, label, ha="center", va="center_baseline", fontsize=LABEL_SIZE)
