@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from dlbook.markup import escape, show, style
-from dlbook.scale import current
+from dlbook.scale import Run, current
 from dlbook.statistics import Estimate, estimate, with_unit
 
 __all__ = [
@@ -187,17 +187,17 @@ def claim(
         "unit": unit,
         "margin": None if margin is None else float(margin),
     }
-    _claimed[id] = payload
+    _claimed[id] = (run, payload)
     show(card(payload))
     if verdict != expect and run.scale != "smoke":
         raise UnexpectedVerdict(f"statement {id}: the text expects {expect!r}, the run gave {verdict!r}: {because}")
 
 
-_claimed: dict[str, dict[str, Any]] = {}
+_claimed: dict[str, tuple[Run, dict[str, Any]]] = {}  # the last verdict on each statement, and the run it is of
 
 
 def summary() -> None:
-    """Show one table of all verdicts that `claim` has reached so far, with the numbers they rest on.
+    """Show one table of the verdicts that `claim` has reached since `start`, with the numbers they rest on.
 
     Example:
         >>> from dlbook import start
@@ -209,8 +209,11 @@ def summary() -> None:
         2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Scale smoke
     """
     rows = []
-    for id in sorted(_claimed, key=lambda id: [int(part) for part in id.split(".")]):
-        payload, said = _claimed[id], _statement(id).claim
+    for id, statement in statements().items():
+        made_in, payload = _claimed.get(id, (None, {}))
+        if made_in is None or made_in is not current():
+            continue
+        said = statement.claim
         rows.append((id, f"{SIGNS[payload['verdict']]} {payload['verdict']}", said, numbers_line(payload)))
     head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Verdict", "Statement", "Measured"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)

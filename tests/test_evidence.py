@@ -25,7 +25,7 @@ from dlbook.evidence import (
     summary,
     verdicts,
 )
-from dlbook.scale import Run
+from dlbook.scale import Run, start
 from dlbook.statistics import rounded
 
 GAIN = Estimate(mean=5.25, low=4.5, high=6.0, n=3)
@@ -332,8 +332,9 @@ def test_verdicts_refuses_a_repeated_statement(shown):
         verdicts(notebook(shown[0], shown[0]))
 
 
-def test_summary_lists_what_was_claimed_in_order(capsys, monkeypatch):
-    monkeypatch.setattr("dlbook.evidence._claimed", {})
+def test_summary_lists_what_was_claimed_in_order_since_start(capsys):
+    start("smoke")
+    claim("2.2", holds=True, because="of an earlier run")
     start("smoke")
     claim("2.7", holds=False, because="a")
     claim("2.1", holds=True, because="b", limits="<c>")

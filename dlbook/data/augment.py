@@ -76,7 +76,7 @@ def random_affine(
 
 
 def smooth(noise: Tensor, sigma: float) -> Tensor:
-    """White noise (N, C, H, W) of variance 1, smoothed around the edges by a Gaussian of ``sigma`` pixels, variance 1."""
+    """White noise (N, C, H, W) of variance 1, smoothed by a Gaussian of ``sigma`` pixels and back at variance 1."""
     along_rows, along_columns = (_smoothing_matrix(size, sigma, noise.device) for size in noise.shape[-2:])
     return along_rows @ noise @ along_columns  # (H, H) (N, C, H, W) (W, W): a product is far faster than a convolution
 
