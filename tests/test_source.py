@@ -87,8 +87,8 @@ def test_render_repeats_the_listing_from_its_stored_name(obj):
 @pytest.mark.parametrize(
     ("obj", "name"),
     [
-        (evidence.Estimate, "dlbook.evidence:Estimate"),
-        (evidence.Estimate.text, "dlbook.evidence:Estimate.text"),
+        (evidence.Statement, "dlbook.evidence:Statement"),
+        (evidence.Estimate.text, "dlbook.statistics:Estimate.text"),
         (dlbook.start, "dlbook.scale:start"),
         (device, "dlbook.device"),
     ],
