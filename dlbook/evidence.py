@@ -197,7 +197,7 @@ _claimed: dict[str, tuple[Run, dict[str, Any]]] = {}  # the last verdict on each
 
 
 def summary() -> None:
-    """Show one table of the verdicts that `claim` has reached since `start`, with the numbers they rest on.
+    """Show one table of the verdicts that `claim` has reached since `start`, with what they rest on: a number or a reason.
 
     Example:
         >>> from dlbook import start
@@ -206,16 +206,17 @@ def summary() -> None:
         >>> claim("2.1", holds=True, because="Two linear layers multiplied out are one, to the last bit.")
         Statement 2.1: ...
         >>> summary()
-        2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Scale smoke
+        2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Two linear layers multiplied out are one, to the last bit.
     """
     rows = []
     for id, statement in statements().items():
         made_in, payload = _claimed.get(id, (None, {}))
         if made_in is None or made_in is not current():
             continue
-        said = statement.claim
-        rows.append((id, f"{SIGNS[payload['verdict']]} {payload['verdict']}", said, numbers_line(payload)))
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Verdict", "Statement", "Measured"))
+        verdict = f"{SIGNS[payload['verdict']]} {payload['verdict']}"
+        rests_on = payload["because"] if payload["number"] is None else numbers_line(payload)
+        rows.append((id, verdict, statement.claim, rests_on))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("No.", "Verdict", "Statement", "Rests on"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     markup = f'{style(SUMMARY_RULES)}<div class="dlbook dlbook-summary">{table}</div>'

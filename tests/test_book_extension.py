@@ -99,11 +99,13 @@ def chapter() -> Any:
         output = new_output("display_data", data=data, metadata=size or {})
         return new_code_cell(code, outputs=[output], metadata=metadata, execution_count=1)
 
+    drawing = cell("draw()", {"image/png": png(60, 40), "text/plain": "<Figure>"}, size, mystnb=figure, tags=["photo"])
+    drawing["outputs"].append(new_output("display_data", data={"text/plain": "epoch 1  loss 2"}))
     return new_notebook(
         cells=[
             new_markdown_cell("# 2 A chapter\n\nSee {numref}`fig-grey`, {eq}`eq-one` and {cite}`rosenblatt1958`."),
             new_markdown_cell("$$ x = 1 $$ (eq-one)\n\n```{prf:theorem} One\n:label: thm-one\nIt is one.\n```"),
-            cell("draw()", {"image/png": png(60, 40), "text/plain": "<Figure>"}, size, mystnb=figure, tags=["photo"]),
+            drawing,
             cell("show_source(estimate)", {"text/html": "old", source.MIME: {"object": "dlbook.evidence:estimate"}}),
             cell("claim('2.3')", {"text/html": "old", evidence.MIME: CARD}),
             new_code_cell(
@@ -153,6 +155,13 @@ def test_figure_arrives_with_number_caption_description_and_size(page: str) -> N
     assert "Figure 2.1" in figure
     assert "The <em>caption</em> of it." in figure
     assert "tag_photo" in page
+
+
+def test_what_a_cell_shows_beside_its_picture_stands_outside_the_caption(page: str) -> None:
+    below = page[page.index("</figure>") :]
+    assert below.count("epoch 1  loss 2") == 1
+    assert page.count("epoch 1  loss 2") == 1
+    assert page.count("cell_input") == 4  # and brings no code of its own
 
 
 def test_equations_and_theorems_take_the_chapters_number(page: str) -> None:

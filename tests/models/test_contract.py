@@ -5,6 +5,7 @@ import torch
 
 from dlbook.models.bump import BumpNetwork
 from dlbook.models.mlp import MLP
+from dlbook.models.sawtooth import Sawtooth
 
 # name: (how to make it, an input, parameters counted by hand)
 CASES = {
@@ -14,6 +15,7 @@ CASES = {
         7 * 5 + 5 + 5 * 3 + 3,
     ),
     "bump": (lambda: BumpNetwork(9), torch.linspace(0, 1, 4).unsqueeze(1), 3 * 9 + 1),
+    "sawtooth": (lambda: Sawtooth(3), torch.linspace(0, 1, 4).unsqueeze(1), 6 * 3 + 1),
 }
 
 

@@ -25,6 +25,7 @@ def prepare(app: Sphinx, docname: str, text: list[str]) -> None:
         for output in cell.get("outputs", []):
             if "data" in output:
                 output["data"] = page_form(output["data"], app.env)
+    notebook["cells"] = [part for cell in notebook["cells"] for part in around_figure(cell)]
     text[0] = json.dumps(notebook)
 
 
@@ -42,6 +43,19 @@ def page_form(data: dict[str, Any], env: BuildEnvironment) -> dict[str, Any]:
         env.note_dependency(str(inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))))
     dropped = {evidence.MIME, source.MIME} | ({"image/png"} if "text/html" in data else set())
     return {mime: content for mime, content in data.items() if mime not in dropped}
+
+
+def around_figure(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cell, and what it shows beside a captioned picture as a cell of its own below.
+
+    myst-nb puts the caption around every output of the cell, and so would use the figure's name twice.
+    """
+    rest = [output for output in cell.get("outputs", []) if "image/png" not in output.get("data", {})]
+    if not rest or "figure" not in cell["metadata"].get("mystnb", {}):
+        return [cell]
+    pictures = [output for output in cell["outputs"] if output not in rest]
+    below = {"id": f"{cell['id']}-below", "source": "...", "outputs": rest, "metadata": {"tags": ["remove-input"]}}
+    return [cell | {"outputs": pictures}, cell | below]
 
 
 def number_figures(app: Sphinx, env: BuildEnvironment) -> list[str]:
