@@ -197,7 +197,7 @@ _claimed: dict[str, tuple[Run, dict[str, Any]]] = {}  # the last verdict on each
 
 
 def summary() -> None:
-    """Show one table of the verdicts that `claim` has reached since `start`, with what they rest on: a number or a reason.
+    """Show one table of the verdicts that `claim` has reached since `start`, and what each rests on.
 
     Example:
         >>> from dlbook import start
@@ -206,7 +206,7 @@ def summary() -> None:
         >>> claim("2.1", holds=True, because="Two linear layers multiplied out are one, to the last bit.")
         Statement 2.1: ...
         >>> summary()
-        2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Two linear layers multiplied out are one, to the last bit.
+        2.1  ✓ holds  A neuron is a weighted sum and a non-linearity; ... — Two linear layers multiplied out ...
     """
     rows = []
     for id, statement in statements().items():

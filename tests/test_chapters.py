@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from dlbook.evidence import sections
 from tools import ROOT
 from tools.structure import RULES, Chapter, all_chapters, figure_names, in_contents
+
+SMOKE_SECONDS = 90  # a chapter's limit at smoke scale, start of the kernel included
 
 CHAPTERS = pytest.mark.parametrize("chapter", all_chapters(), ids=lambda chapter: chapter.path.stem)
 
@@ -54,8 +57,10 @@ def test_chapter_runs_alone(chapter: Chapter, installed_wheel: Path, tmp_path: P
     command += ["--kernel", "python3", "--no-progress-bar", "--execution-timeout", "300", "-p", "scale", "smoke"]
     env = {**os.environ, "PYTHONPATH": str(installed_wheel), "OMP_NUM_THREADS": "1"}
     env.pop("DLBOOK_SCALE", None)  # the parameter alone has to do it
+    started = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-6000:]
+    assert time.monotonic() - started < SMOKE_SECONDS
     last = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1]
     assert str(installed_wheel) in last.outputs[0].text
     assert list(folder.iterdir()) == [], "a chapter leaves nothing behind in the folder where it runs"

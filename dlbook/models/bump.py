@@ -33,8 +33,8 @@ class BumpNetwork(nn.Module):
     The network adds up bumps, one for each cell of the interval. Neighbouring bumps share their flanks, so that a bump
     costs one hidden unit. With c_i for the height at the i-th place::
 
-        relu:     g(x) = c_0 + sum_i (slope_i - slope_{i-1}) relu(x - x_i)           hats: straight lines through the c_i
-        sigmoid:  g(x) = c_0 + sum_i (c_i - c_{i-1}) sigmoid(steepness (x - x_i))    steps: the height of the nearest cell
+        relu:     g(x) = c_0 + sum_i (slope_i - slope_{i-1}) relu(x - x_i)         hats: straight lines through the c_i
+        sigmoid:  g(x) = c_0 + sum_i (c_i - c_{i-1}) sigmoid(steepness (x - x_i))  steps: height of the nearest cell
 
     The weights are kept in float64, because the slopes of a rough function are large and cancel; the output comes back
     in the dtype of the input. ``network.float()`` makes it a float32 network throughout.
@@ -98,7 +98,7 @@ class BumpNetwork(nn.Module):
             high: Right end of the interval.
             num_bumps: Cells of the interval, and hidden units.
             activation: "relu" (hats) or "sigmoid" (steps).
-            steepness: For "sigmoid" only: by how much the argument of a sigmoid grows from one end of a cell to the other.
+            steepness: For "sigmoid" only: how much the argument of a sigmoid grows from one end of a cell to the other.
 
         Raises:
             ValueError: If the interval is empty or unbounded, ``num_bumps`` or ``steepness`` is not positive, or ``f``
@@ -199,8 +199,8 @@ def error_bound(
 ) -> float:
     """The proved largest error of a bump network with cells of width ``cell`` (h).
 
-    ``L h / 2`` for hats, ``M h^2 / 8`` for hats on a function with abs(f'') <= M, and ``L h (1/2 + 2 ln 2 / steepness)`` for
-    steps: a step rounds to the middle of a cell after adding logistic noise, whose mean size is 2 ln 2 h / steepness.
+    ``L h / 2`` for hats, ``M h^2 / 8`` for hats on a function with abs(f'') <= M, and ``L h (1/2 + 2 ln 2 / steepness)``
+    for steps: a step rounds to the middle of a cell after adding logistic noise, whose mean size is 2 ln 2 h / steepness.
 
     Args:
         cell: Width of one cell, h.

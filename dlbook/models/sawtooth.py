@@ -135,7 +135,7 @@ def count_pieces(network: nn.Module, low: float, high: float) -> int:
     Neighbouring pieces of equal slope count once.
 
     Args:
-        network: `torch.nn.Linear` and `torch.nn.ReLU` in any order inside (nested) `torch.nn.Sequential`, from one input
+        network: `torch.nn.Linear` and `torch.nn.ReLU` in any order inside (nested) `torch.nn.Sequential`, of one input
             to one output.
         low: Left end of the interval.
         high: Right end of the interval.

@@ -64,7 +64,7 @@ def fit(
 
     Raises:
         ValueError: If an argument does not fit, or ``data`` gives no batch.
-        FloatingPointError: If a loss is not finite at the end of an epoch; the checkpoint stays that of the epoch before.
+        FloatingPointError: If a loss is not finite at the end of an epoch; the checkpoint of the epoch before stays.
 
     Example:
         >>> x = torch.linspace(-1, 1, 12).unsqueeze(1)
