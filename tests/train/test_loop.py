@@ -102,8 +102,9 @@ def test_accumulated_batches_step_like_one_large_batch(batch_size, accumulate):
     """23 examples: the number of batches is no multiple of `accumulate`, and the last batch is smaller."""
     x, y = (part.double() if part.is_floating_point() else part for part in data())
     small, large = mlp().double(), mlp().double()
-    fit(small, Batches(x, y, batch_size), LOSS, sgd(small), epochs=3, accumulate=accumulate)
-    fit(large, Batches(x, y, batch_size * accumulate), LOSS, sgd(large), epochs=3)
+    history = fit(small, Batches(x, y, batch_size), LOSS, sgd(small), epochs=3, accumulate=accumulate)
+    expected = fit(large, Batches(x, y, batch_size * accumulate), LOSS, sgd(large), epochs=3)
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-12)
     for a, b in zip(small.parameters(), large.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
