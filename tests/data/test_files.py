@@ -102,6 +102,31 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.server.released.wait(20)
 
+    def stalls_halfway_once(self):
+        if self.start():
+            self.good()
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[:HALF])
+            self.wfile.flush()
+            self.server.released.wait(20)
+
+    def no_number_as_length(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "many")
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def breaks_off_in_a_chunk(self):
+        self.protocol_version = "HTTP/1.1"
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n" % len(CONTENT) + CONTENT[:HALF])
+        self.close_connection = True
+
     def slow(self):
         time.sleep(1)
         self.good()
@@ -223,6 +248,26 @@ def test_a_silent_server_is_given_up_after_the_time_out(server, monkeypatch):
     with pytest.raises(DownloadError, match="stalls: timed out"):
         get(server, "stalls", timeout=0.3)
     assert time.perf_counter() - start < 5
+
+
+def test_what_came_before_a_silence_is_not_asked_for_again(server):
+    assert get(server, "stalls-halfway-once", timeout=0.5).read_bytes() == CONTENT
+    _, span = server.asked[-1]
+    assert len(server.asked) == 2
+    assert int(span[len("bytes=") : -1]) >= files.CHUNK
+
+
+def test_a_broken_chunk_is_no_whole_file(server, cache):
+    with pytest.raises(DownloadError, match="breaks-off-in-a-chunk: IncompleteRead"):
+        get(server, "breaks-off-in-a-chunk")
+    assert not (cache / "set" / "file.bin").exists()
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="a Content-Length that is no number ends in int()'s own error"
+)
+def test_a_length_that_is_no_number_is_passed_over(server):
+    assert get(server, "no-number-as-length", "good").read_bytes() == CONTENT
 
 
 def test_no_network_at_all(cache):
