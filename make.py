@@ -32,7 +32,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "dlbook-stamp"
 BUILD = ROOT / "_build"
-REQUIREMENTS = ("requirements.txt", "constraints.txt")
+REQUIREMENTS = ("requirements.txt", "constraints.txt", "overrides.txt")
 NEEDED_GB = 3  # PyTorch for the CPU and all the tools
 VARIABLES = {
     "SCALE": "smoke, cpu (default) or gpu: how large the chapters run",
@@ -143,6 +143,7 @@ def uv_environment():
     listed = subprocess.run([str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     found = pip_settings(listed)
     env = dict(os.environ, VIRTUAL_ENV=str(VENV), UV_BUILD_CONSTRAINT="constraints.txt")
+    env["UV_OVERRIDE"] = "overrides.txt"
     for theirs, ours in PIP_TO_UV.items():
         if theirs in found:
             separator = "," if theirs == "find-links" else " "
@@ -209,6 +210,11 @@ def serve(values):
     port = values.get("PORT", "8000")
     say(f"open http://localhost:{port} (Ctrl-C ends it)")
     return python("-m", "http.server", port, "--bind", "127.0.0.1", "--directory", BUILD / "html")
+
+
+def pdf(values):
+    """print the pages into _build/book.pdf, with Chromium"""
+    return render(values) or python("-m", "tools.make_pdf")
 
 
 def lab(values):
@@ -325,7 +331,7 @@ def help(values):
 
 
 TASKS = {
-    task.__name__: task for task in (book, test, setup, chapters, lint, serve, lab, bench, clean, repository, help)
+    task.__name__: task for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, clean, repository, help)
 }
 NEED_NOTHING = {"setup", "clean", "help"}  # setup sets up by itself
 

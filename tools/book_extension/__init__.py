@@ -2,6 +2,7 @@
 
 notebooks  listings and cards rendered afresh, pictures that shrink on phones, figures numbered by chapter
 evidence   the page of statements and the count of verdicts, filled from the stored notebooks
+status     the page of stored runs, filled from the same place
 offline    MathJax from the book itself, and no script that the pages do not need
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import evidence, notebooks, offline
+from . import evidence, notebooks, offline, status
 
 
 def free_codecs() -> None:
@@ -36,6 +37,6 @@ def add_templates(app: Sphinx, config: Config) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     free_codecs()
     app.connect("config-inited", add_templates)
-    for part in (notebooks, evidence, offline):
+    for part in (notebooks, evidence, status, offline):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -65,7 +65,8 @@ class EvidenceTable(FromNotebooks):
         mine = [statement for statement in all_statements().values() if statement.section == section.id]
         heading = nodes.title(text=f"{section.id} {section.title}")
         rows = [self.row(statement, section, found.get(statement.id)) for statement in mine]
-        return nodes.section("", heading, table(rows), ids=[f"chapter-{section.id}"])
+        listed = table(["Statement", "Verdict"], rows, "dl-evidence")
+        return nodes.section("", heading, listed, ids=[f"chapter-{section.id}"])
 
     def row(self, statement: Statement, section: Section, payload: dict[str, Any] | None) -> nodes.row:
         verdict = payload["verdict"] if payload else OPEN
@@ -100,11 +101,12 @@ def quiet(text: str) -> nodes.paragraph:
     return nodes.paragraph(text=text, classes=["dl-quiet"])
 
 
-def table(rows: list[nodes.row]) -> nodes.table:
-    heads = nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in ("Statement", "Verdict")))
-    columns = [nodes.colspec(colwidth=width) for width in (64, 36)]
-    group = nodes.tgroup("", *columns, nodes.thead("", heads), nodes.tbody("", *rows), cols=len(columns))
-    return nodes.table("", group, classes=["dl-evidence", "colwidths-given"])
+def table(heads: list[str], rows: list[nodes.row], style: str, widths: tuple[int, ...] = (64, 36)) -> nodes.table:
+    """Return a table that becomes a list on phones; the widths are in percent."""
+    first = nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in heads))
+    columns = [nodes.colspec(colwidth=width) for width in widths]
+    group = nodes.tgroup("", *columns, nodes.thead("", first), nodes.tbody("", *rows), cols=len(columns))
+    return nodes.table("", group, classes=["dl-list", style, "colwidths-given"])
 
 
 def setup(app: Sphinx) -> None:

@@ -13,6 +13,7 @@ from sphinx.environment.collectors.toctree import TocTreeCollector
 from dlbook import evidence, source
 
 CHAPTER = re.compile(r"chapters/(\d\d)-")
+SUMMARY = '<div class="dlbook dlbook-summary"'
 SIZED = re.compile(r'(<img [^>]*?)style="width: (\d+)px; height: (\d+)px;?"')
 
 
@@ -78,11 +79,13 @@ def finish_page(app: Sphinx, pagename: str, templatename: str, context: dict[str
 
     With attributes the browser keeps a picture's place before it has loaded, and CSS may shrink it in proportion;
     docutils writes the size as a style. myst-nb gives every folded cell a second name, which would hide the one that
-    shows, and docutils gives entries of a bibliography a role that is no longer in use.
+    shows, docutils gives entries of a bibliography a role that is no longer in use, and the table of a chapter's verdicts
+    scrolls on phones, which has to be possible by keyboard.
     """
     if "body" in context:
         body = SIZED.sub(r'\1width="\2" height="\3"', context["body"])
         body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        body = body.replace(SUMMARY, SUMMARY + ' tabindex="0" role="region" aria-label="Verdicts of this chapter"')
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 

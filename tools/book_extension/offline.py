@@ -1,5 +1,6 @@
 """MathJax from the book itself, so that the built book asks no other host."""
 
+import re
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
@@ -10,6 +11,7 @@ from sphinx.config import Config
 
 # The parts of MathJax 3 that a page can ask for: the program, its fonts, TeX extensions, speech for screen readers.
 MATHJAX = ("tex-mml-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre")
+ICONS = re.compile(r'<script [^>]*/fontawesome/[^>]*></script>|<link rel="preload"[^>]*/webfonts/fa-[^>]*>')
 
 
 def mathjax_folder() -> Path:
@@ -36,6 +38,15 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
             shutil.copy2(source / name, target / name)
 
 
+def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
+    """Take out Font Awesome's script: its style sheet and fonts draw the same icons, and it weighs more than all else."""
+    if error or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        page.write_text(ICONS.sub("", html), encoding="utf-8")
+
+
 def show_lone_button(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Show the button for Colab by itself: the theme hides it in a menu with one entry."""
     buttons = context.get("header_buttons", [])
@@ -49,3 +60,4 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", use_local_mathjax)
     app.connect("html-page-context", show_lone_button, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", drop_icon_script)

@@ -1,121 +1,23 @@
-"""The rendered book in a browser: nothing broken, nothing asked of another host, everything moves.
-
-The pages are built first if they are missing or older than what they are made from.
-"""
+"""The rendered book in a browser: nothing broken, nothing asked of another host, everything moves."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urljoin, urlparse
 
 import pytest
-from filelock import FileLock
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from dlbook.evidence import element_id, sections, statements, verdicts
-from make import BROWSERS, render
-from tools import ROOT, chapters
+from tests.pages.browser import CHAPTERS, PAGES, PHONE, open_page, value
+from tools import chapters
 from tools.fingerprint import read
 from tools.repository import address
-from tools.structure import in_contents
-
-HTML = ROOT / "_build" / "html"
-PAGES = sorted(in_contents())
-CHAPTERS = [f"chapters/{path.stem}" for path in chapters()]
-SOURCES = ("*.md", "*.yml", "*.bib", "chapters/*", "_static/**/*", "assets/*", "dlbook/**/*.py", "dlbook/*.yml")
-SOURCES += ("tools/book_extension/**/*",)
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-WIDE = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-dev-shm-usage"""
-
-
-# ---- the built pages, served, and a browser
-
-
-@pytest.fixture(scope="session")
-def built() -> Path:
-    """The folder of the built pages, up to date."""
-    files = [path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file()]
-    HTML.parent.mkdir(exist_ok=True)
-    with FileLock(HTML.parent / "pages.lock"):
-        last = HTML / "searchindex.js"  # written in the end
-        if not last.exists() or last.stat().st_mtime < max(path.stat().st_mtime for path in files):
-            assert render({}) == 0, "the book does not build without warnings: see above"
-    return HTML
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *values: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def site(built: Path) -> Iterator[str]:
-    """The address of the book on a server of its own."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if not (found and driver):
-        pytest.fail(
-            f"these tests need Chromium (found: {found}) and chromedriver (found: {driver}). Debian and Ubuntu: "
-            "sudo apt-get install chromium chromium-driver; elsewhere install Chrome and the chromedriver of the same "
-            "version, and set CHROMIUM to the browser's path if it is not found."
-        )
-    options = ChromeOptions()
-    options.binary_location = found
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = Chrome(options=options, service=Service(driver))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(chromium: Chrome) -> Chrome:
-    """The browser with a wide window, the light theme, and logs emptied."""
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WIDE)
-    for log in ("browser", "performance"):
-        chromium.get_log(log)
-    return chromium
-
-
-def open_page(browser: Chrome, address: str) -> None:
-    """Open a page and wait until its mathematics is set and its pictures are there."""
-    browser.get(address)
-    browser.set_script_timeout(30)
-    browser.execute_async_script("""
-        const done = arguments[0];
-        document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
-        const set = window.MathJax?.startup?.promise ?? Promise.resolve();
-        const drawn = [...document.images].map(image => image.decode().catch(() => null));
-        Promise.all([set, ...drawn]).then(() => done());
-    """)
-
-
-def value(browser: Chrome, script: str) -> Any:
-    return browser.execute_script(f"return {script}")
-
 
 # ---- every page
 
@@ -273,3 +175,25 @@ def test_evidence_page_shows_every_statement_with_its_verdict(browser: Chrome, s
     counts = [int(count.text) for count in browser.find_elements(By.CSS_SELECTOR, ".dl-counts .dl-count")]
     assert sum(counts) == len(statements())
     assert counts[3] == len(statements()) - len(stored)
+
+
+def test_status_page_shows_every_chapters_run(browser: Chrome, site: str) -> None:
+    browser.get(f"{site}chapters/status.html")
+    texts = dict(value(browser, "[...document.querySelectorAll('tr[id]')].map(r => [r.id, r.innerText])"))
+    stored = {path.stem: read(path)["metadata"]["dlbook"] for path in chapters()}
+    assert set(texts) == {f"run-{section.id}" for section in sections() if section.file in stored}
+    for section in sections():
+        if section.file in stored:
+            facts, text = stored[section.file], texts[f"run-{section.id}"]
+            minutes, seconds = divmod(round(facts["seconds"]), 60)
+            wanted = [f"scale {facts['scale']}", f"{minutes} min {seconds} s", f"{facts['peak_memory_mb']} MB"]
+            wanted += [facts["device"], facts["date"], *facts["versions"].values()]
+            assert [word for word in wanted if word not in text] == []
+            [link] = browser.find_elements(By.CSS_SELECTOR, f"#run-{section.id} .dl-said a")
+            assert link.get_attribute("href") == f"{site}chapters/{section.file}.html"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_script_of_the_icon_font(browser: Chrome, site: str, page: str) -> None:
+    browser.get(f"{site}{page}.html")
+    assert not value(browser, "document.querySelectorAll('script[src*=fontawesome]').length"), "0.5 MB for nothing"

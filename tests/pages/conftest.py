@@ -1,0 +1,82 @@
+"""The rendered book, served, and a browser to open it.
+
+The pages are built first if they are missing or older than what they are made from.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
+from make import BROWSERS, render
+from tests.pages.browser import HTML, WIDE
+from tools import ROOT
+
+SOURCES = ("*.md", "*.yml", "*.bib", "chapters/*", "_static/**/*", "assets/*", "dlbook/**/*.py", "dlbook/*.yml")
+SOURCES += ("tools/book_extension/**/*",)
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --disable-dev-shm-usage"""
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder of the built pages, up to date."""
+    files = [path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file()]
+    HTML.parent.mkdir(exist_ok=True)
+    with FileLock(HTML.parent / "pages.lock"):
+        last = HTML / "searchindex.js"  # written in the end
+        if not last.exists() or last.stat().st_mtime < max(path.stat().st_mtime for path in files):
+            assert render({}) == 0, "the book does not build without warnings: see above"
+    return HTML
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    """The address of the book on a server of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if not (found and driver):
+        pytest.fail(
+            f"these tests need Chromium (found: {found}) and chromedriver (found: {driver}). Debian and Ubuntu: "
+            "sudo apt-get install chromium chromium-driver; elsewhere install Chrome and the chromedriver of the same "
+            "version, and set CHROMIUM to the browser's path if it is not found."
+        )
+    options = ChromeOptions()
+    options.binary_location = found
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: Chrome) -> Chrome:
+    """The browser with a wide window, the light theme, and logs emptied."""
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WIDE)
+    for log in ("browser", "performance"):
+        chromium.get_log(log)
+    return chromium
