@@ -233,6 +233,11 @@ NO_TESTS = 5  # what pytest says when there is nothing to test, as before the fi
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+def find_chromium():
+    """Return where Chromium or Chrome is: as CHROMIUM says, else as the system finds it, else None."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def lint(values):
     """check style, types and spelling"""
     return max(python("-m", *command) for command in [*LINT.values(), ("pytest", "-q", "tests/test_prose.py")])
@@ -244,7 +249,7 @@ def test(values):
     shutil.rmtree(junit, ignore_errors=True)
     junit.mkdir(parents=True)
     os.environ.update(DLBOOK_SCALE="smoke", OMP_NUM_THREADS="1")
-    if not (os.environ.get("CHROMIUM") or any(map(shutil.which, BROWSERS))):
+    if not find_chromium():
         say("no Chromium: the tests of the pages will fail. On Debian and Ubuntu: sudo apt-get install chromium")
         say("chromium-driver; elsewhere install Chrome, and set CHROMIUM to its path if it is not found.")
 

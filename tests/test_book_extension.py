@@ -117,10 +117,9 @@ def chapter() -> Any:
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def book(shared_folder: Path) -> Path:
     """A book with one chapter, built with this book's settings; its folder of pages."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "small-book"
+    folder = shared_folder / "small-book"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             (folder / "chapters").mkdir(parents=True)

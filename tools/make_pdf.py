@@ -6,51 +6,33 @@ Chromium breaks a page into sheets and knows its headings and links; pypdf joins
 contents, with the headings as outline. A link to another page of the book leads to the place in the PDF.
 """
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urlparse
 
-import yaml
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, FloatObject, NameObject, TextStringObject
 
-from make import BROWSERS
+from make import find_chromium
 from tools import ROOT
+from tools.browser import FLAGS, served
+from tools.structure import in_order
 
 HTML = ROOT / "_build" / "html"
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-dev-shm-usage --no-pdf-header-footer
-    --virtual-time-budget=60000 --run-all-compositor-stages-before-draw --generate-pdf-document-outline"""
+PRINT_FLAGS = [
+    "--no-pdf-header-footer",
+    "--virtual-time-budget=60000",
+    "--run-all-compositor-stages-before-draw",
+    "--generate-pdf-document-outline",
+]
 Places = dict[tuple[str, str], tuple[int, float]]  # page and anchor -> sheet and height on it
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *values: Any) -> None:
-        pass
-
-
-def in_order(contents: Any) -> Iterator[str]:
-    """Yield the pages that a table of contents names, in its order."""
-    if isinstance(contents, dict):
-        yield from (contents[key] for key in ("root", "file") if key in contents)
-        contents = list(contents.values())
-    if isinstance(contents, list):
-        for entry in contents:
-            yield from in_order(entry)
 
 
 def print_page(chromium: str, address: str, target: Path) -> None:
     """Print one page from a browser with a profile of its own."""
-    flags = [*FLAGS.split(), f"--user-data-dir={target.with_suffix('.profile')}", f"--print-to-pdf={target}"]
+    flags = [*FLAGS, *PRINT_FLAGS, f"--user-data-dir={target.with_suffix('.profile')}", f"--print-to-pdf={target}"]
     done = subprocess.run([chromium, *flags, address], capture_output=True, text=True, timeout=300)
     if done.returncode or not target.exists():
         raise RuntimeError(f"Chromium did not print {address}:\n{done.stderr[-2000:]}")
@@ -103,21 +85,14 @@ def lead_inside(link: DictionaryObject, site: str, places: Places, writer: PdfWr
 
 def make_pdf(target: Path = ROOT / "_build" / "book.pdf", html: Path = HTML) -> Path:
     """Print all pages of the built book into one file and return where it is."""
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    chromium = find_chromium()
     if not chromium:
         sys.exit("make pdf needs Chromium or Chrome: sudo apt-get install chromium, or set CHROMIUM to its path.")
-    pages = list(in_order(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(html))) as server,
-    ):
-        Thread(target=server.serve_forever, daemon=True).start()
-        site = f"http://127.0.0.1:{server.server_port}/"
-        printed = {page: Path(folder, f"{number}.pdf") for number, page in enumerate(pages)}
+    with tempfile.TemporaryDirectory() as folder, served(html) as site:
+        printed = {page: Path(folder, f"{number}.pdf") for number, page in enumerate(in_order())}
         for page, file in printed.items():
             print_page(chromium, f"{site}{page}.html", file)
         joined = join(printed, site)
-        server.shutdown()
         joined.add_metadata({"/Title": "Deep learning, put to the test"})
         joined.write(target)
     print(f"{target}: {len(joined.pages)} sheets, {target.stat().st_size / 1e6:.1f} MB", flush=True)

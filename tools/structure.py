@@ -321,15 +321,20 @@ RULES = (
 )
 
 
-def in_contents(contents: dict[str, Any] | None = None) -> set[str]:
-    """Return all pages that the table of contents names, without their endings."""
+def in_order(contents: dict[str, Any] | None = None) -> list[str]:
+    """Return all pages that the table of contents names, without their endings, in its order."""
     if contents is None:
         contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    found = {contents[key] for key in ("root", "file") if key in contents}
+    found = [contents[key] for key in ("root", "file") if key in contents]
     for entries in contents.values():
         if isinstance(entries, list):
-            found |= {name for entry in entries for name in in_contents(entry)}
+            found += [name for entry in entries for name in in_order(entry)]
     return found
+
+
+def in_contents(contents: dict[str, Any] | None = None) -> set[str]:
+    """Return the same pages as a set."""
+    return set(in_order(contents))
 
 
 def all_chapters() -> list[Chapter]:

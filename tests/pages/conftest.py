@@ -3,28 +3,22 @@
 The pages are built first if they are missing or older than what they are made from.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 from filelock import FileLock
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from make import BROWSERS, render
+from make import find_chromium, render
 from tests.pages.browser import HTML, WIDE
 from tools import ROOT
+from tools.browser import FLAGS, served
 
 SOURCES = ("*.md", "*.yml", "*.bib", "chapters/*", "_static/**/*", "assets/*", "dlbook/**/*.py", "dlbook/*.yml")
 SOURCES += ("tools/book_extension/**/*",)
-FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-dev-shm-usage"""
 
 
 @pytest.fixture(scope="session")
@@ -39,23 +33,16 @@ def built() -> Path:
     return HTML
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *values: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def site(built: Path) -> Iterator[str]:
     """The address of the book on a server of its own."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(built) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = find_chromium()
     driver = shutil.which("chromedriver")
     if not (found and driver):
         pytest.fail(
@@ -65,7 +52,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         )
     options = ChromeOptions()
     options.binary_location = found
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = Chrome(options=options, service=Service(driver))

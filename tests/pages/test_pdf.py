@@ -8,7 +8,8 @@ from pypdf.annotations import Link
 from pypdf.generic import Fit
 
 from tests.pages.browser import PAGES
-from tools.make_pdf import in_order, join
+from tools.make_pdf import join
+from tools.structure import in_order
 
 SITE = "http://127.0.0.1:1/"
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,24 @@ def _read(notebook: Path, changed_at: int) -> Verdicts:
 
 
 class FromNotebooks(SphinxDirective):
-    """A directive that reads the verdicts; its page is rebuilt when a chapter changes."""
+    """A directive that reads the chapters' notebooks; its page is rebuilt when a chapter changes."""
 
-    def verdicts(self) -> Verdicts:
-        found: Verdicts = {}
+    def notebooks(self) -> Iterator[tuple[Section, Path]]:
+        """Yield the chapters that are there."""
         for section in sections():
             notebook = Path(self.env.srcdir, "chapters", section.file + ".ipynb")
             self.env.note_dependency(str(notebook))
             if notebook.exists():
-                found |= _read(notebook, notebook.stat().st_mtime_ns)
+                yield section, notebook
+
+    def address(self, section: Section) -> str:
+        """Return the address of a chapter's page, seen from this one."""
+        return self.env.app.builder.get_relative_uri(self.env.docname, f"chapters/{section.file}")
+
+    def verdicts(self) -> Verdicts:
+        found: Verdicts = {}
+        for _, notebook in self.notebooks():
+            found |= _read(notebook, notebook.stat().st_mtime_ns)
         return found
 
 
@@ -88,8 +98,9 @@ class EvidenceTable(FromNotebooks):
         if verdict == OPEN:
             shown: nodes.Node = nodes.Text(text)
         else:
-            page = self.env.app.builder.get_relative_uri(self.env.docname, f"chapters/{section.file}")
-            shown = nodes.reference("", text, refuri=f"{page}#{element_id(statement.id)}", internal=True)
+            shown = nodes.reference(
+                "", text, refuri=f"{self.address(section)}#{element_id(statement.id)}", internal=True
+            )
         return nodes.paragraph("", "", shown, classes=["dl-verdict", "dl-" + TONES[verdict]])
 
 

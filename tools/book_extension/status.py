@@ -1,36 +1,30 @@
 """The page of stored runs: at which scale, for how long, on what each chapter was run last."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
-from dlbook.evidence import Section, sections
+from dlbook.evidence import Section
 
-from .evidence import quiet, table
+from .evidence import FromNotebooks, quiet, table
 
 SPELLED = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "scipy": "SciPy", "matplotlib": "Matplotlib"}
 
 
-class StatusTable(SphinxDirective):
+class StatusTable(FromNotebooks):
     """Every chapter with its stored run; the page is rebuilt when a chapter changes."""
 
     def run(self) -> list[nodes.Node]:
         rows = []
-        for section in sections():
-            notebook = Path(self.env.srcdir, "chapters", section.file + ".ipynb")
-            self.env.note_dependency(str(notebook))
-            if notebook.exists():
-                facts = json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("dlbook")
-                rows.append(self.row(section, facts))
+        for section, notebook in self.notebooks():
+            facts = json.loads(notebook.read_text(encoding="utf-8"))["metadata"].get("dlbook")
+            rows.append(self.row(section, facts))
         return [table(["Chapter", "Stored run"], rows, "dl-status", (36, 64))]
 
     def row(self, section: Section, facts: dict[str, Any] | None) -> nodes.row:
-        page = self.env.app.builder.get_relative_uri(self.env.docname, f"chapters/{section.file}")
-        link = nodes.reference("", f"{section.id} {section.title}", refuri=page, internal=True)
+        link = nodes.reference("", f"{section.id} {section.title}", refuri=self.address(section), internal=True)
         lines = run_lines(facts) if facts else ["not run yet"]
         cells: list[list[nodes.Node]] = [[nodes.paragraph("", "", link, classes=["dl-said"])]]
         cells.append([nodes.paragraph(text=lines[0]), *map(quiet, lines[1:])])
