@@ -135,6 +135,8 @@ class Array:
 
     def __pow__(self, exponent: float) -> "Array":
         x = self.data
+        if exponent == 0:  # a constant, also at x = 0, where the rule below has 0 * infinity
+            return record("^0", np.ones_like(x), (self, np.zeros_like))
         return record(f"^{exponent:g}", x**exponent, (self, lambda g: g * exponent * x ** (exponent - 1)))
 
     def __neg__(self) -> "Array":
@@ -201,6 +203,8 @@ class Array:
         return record("sum", self.data.sum(axis=axis, keepdims=keepdims), (self, rule))
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Array":
+        if not self.data.size:
+            raise ValueError(f"an array of shape {self.shape} has no mean")
         total = self.sum(axis, keepdims)
         return total * (total.data.size / self.data.size)
 

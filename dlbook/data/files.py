@@ -198,7 +198,7 @@ def _download(url: str, part: Path, timeout: float) -> None:
         if continues and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink()
             raise ConnectionError(f"asked for the bytes from {have} on, got {response.headers.get('Content-Range')}")
-        announced = int(response.headers.get("Content-Length") or 0)
+        announced = response.length or 0  # None where the header is missing or no number
         received = 0
         bar = tqdm(desc=part.stem, total=announced or None, unit="B", unit_scale=True, delay=1, leave=False)
         with part.open("ab" if continues else "wb") as file, bar:

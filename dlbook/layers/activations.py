@@ -115,7 +115,7 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
         >>> log_softmax(torch.tensor([1e4, 0.0]))
         tensor([     0., -10000.])
     """
-    shifted = x - x.detach().amax(dim, keepdim=True)  # softmax does not change when all inputs move together
+    shifted = x - x.detach().amax(dim, keepdim=True) if x.numel() else x  # all moved together: softmax stays the same
     return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
 
@@ -128,7 +128,8 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
         >>> softmax(torch.tensor([1e4, 1e4, -1e4]))
         tensor([0.5000, 0.5000, 0.0000])
     """
-    exponentials = (x - x.detach().amax(dim, keepdim=True)).exp()  # the largest exponent is 0: no overflow
+    shifted = x - x.detach().amax(dim, keepdim=True) if x.numel() else x  # the largest is 0: no overflow
+    exponentials = shifted.exp()
     return exponentials / exponentials.sum(dim, keepdim=True)
 
 

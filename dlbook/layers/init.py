@@ -29,6 +29,9 @@ def signal_factors(activation: str, gain: float = 1.0) -> tuple[float, float]:
         The forward factor ``gain**2 * E[phi(u)**2]`` and the backward factor ``gain**2 * E[phi'(u)**2]`` for a standard
         normal u, by Gauss-Legendre quadrature on either side of 0, where ReLU has its kink.
 
+    Raises:
+        ValueError: If the activation is unknown.
+
     Example:
         >>> forward, backward = signal_factors("relu", gain=2**0.5)
         >>> round(forward, 9), round(backward, 9)  # He et al. (2015): both are kept
@@ -37,8 +40,8 @@ def signal_factors(activation: str, gain: float = 1.0) -> tuple[float, float]:
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(120))
     u = torch.cat([6 * nodes - 6, 6 * nodes + 6])
     weights_of_u = torch.cat([6 * weights, 6 * weights]) * torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+    backward = (activations.derivative(activation, u) ** 2 * weights_of_u).sum().item()  # first: it checks the name
     forward = (getattr(activations, activation)(u) ** 2 * weights_of_u).sum().item()
-    backward = (activations.derivative(activation, u) ** 2 * weights_of_u).sum().item()
     return gain**2 * forward, gain**2 * backward
 
 
@@ -66,7 +69,7 @@ def init_linear(
         generator: Source of the random numbers, on the weights' device.
 
     Raises:
-        ValueError: If the scheme is none of the three.
+        ValueError: If the scheme is none of the three, or the activation is unknown.
     """
     outputs, inputs = linear.weight.shape
     if scheme == "xavier":

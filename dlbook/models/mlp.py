@@ -43,7 +43,8 @@ class MLP(nn.Module):
         returns: (B, O); logits when it is trained with cross-entropy.
 
     Raises:
-        ValueError: If there are fewer than two sizes, one is not positive, or the activation is unknown.
+        ValueError: If there are fewer than two sizes, one is not positive, the activation is unknown, or ``x`` does
+            not have I elements for each example.
 
     Example:
         >>> model = MLP((784, 256, 10), activation="gelu")
@@ -67,6 +68,7 @@ class MLP(nn.Module):
             raise ValueError(f"sizes must be two or more positive numbers, got {tuple(sizes)}")
         if activation not in KERNELS:
             raise ValueError(f"activation must be one of {', '.join(KERNELS)}, got {activation!r}")
+        self.inputs = sizes[0]
         self.activation = activation
         self.dropout = dropout
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
@@ -75,6 +77,8 @@ class MLP(nn.Module):
             init_linear(linear, init, activation, generator)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1:].numel() != self.inputs:
+            raise ValueError(f"x must be (batch, ...) with {self.inputs} elements each, got {tuple(x.shape)}")
         h = x.flatten(1)  # (B, I)
         for linear in self.layers[:-1]:
             h = KERNELS[self.activation](linear(h))

@@ -8,7 +8,6 @@ own) is not in it.
 
 import contextlib
 import os
-import pickle
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,14 +49,7 @@ class TrainingState:
         Raises:
             OSError: If the disk is full or the folder cannot be written to; the old file is kept.
         """
-        state: dict[str, Any] = {
-            "format": FORMAT,
-            "kinds": self._kinds(),
-            "history": dict(self.history),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-        write(state | {name: part.state_dict() for name, part in self._parts().items()}, Path(path))
+        write(self._state(), Path(path))
 
     def resume(self, path: str | Path, epochs: int) -> None:
         """Take over what the checkpoint at ``path`` holds; do nothing where there is no file.
@@ -74,16 +66,33 @@ class TrainingState:
         if not path.exists():
             return
         state = read(path)
-        self._check(state, path)
-        history = History(state["history"])
-        if history.epochs > epochs:
-            raise ValueError(f"the checkpoint {path} has {history.epochs} epochs, more than epochs={epochs}")
+        try:
+            self._check(state, path)
+            history = History(state["history"])
+            done = history.epochs
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"the checkpoint {path} lacks a part or holds one of another kind ({type(error).__name__}: {error}). "
+                "Delete it to start anew, or name another file."
+            ) from error
+        if done > epochs:
+            raise ValueError(f"the checkpoint {path} has {done} epochs, more than epochs={epochs}")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.history = history
         torch.set_rng_state(state["random"])
         if torch.cuda.is_available() and state["random_cuda"]:
             torch.cuda.set_rng_state_all(state["random_cuda"])
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "kinds": self._kinds(),
+            "history": dict(self.history),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own; the data first, because they look at theirs before they change."""
@@ -97,21 +106,12 @@ class TrainingState:
 
     def _check(self, state: dict[str, Any], path: Path) -> None:
         """Compare before anything is loaded, so that a wrong file leaves everything as it was."""
-        there, here = _shapes(state["model"]), _shapes(self.model.state_dict())
-        wrong = [
-            f"{name} is {there.get(name, 'not there')} there and {here.get(name, 'not there')} here"
-            for name in sorted(there.keys() | here.keys())
-            if there.get(name) != here.get(name)
-        ]
+        wrong = _differences(_shapes(state["model"]), _shapes(self.model.state_dict()))
         groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
         if groups != (mine := [len(group["params"]) for group in self.optimizer.param_groups]):
             wrong.append(f"the optimizer has {groups} parameters in its groups there and {mine} here")
-        kinds = self._kinds()
-        wrong += [
-            f"{name} is {state['kinds'].get(name)} there and {kinds.get(name)} here"
-            for name in sorted(kinds.keys() | state["kinds"].keys())
-            if state["kinds"].get(name) != kinds.get(name) and name != "model"
-        ]
+        wrong += _differences(state["kinds"] | {"model": None}, self._kinds() | {"model": None})
+        wrong = wrong or _differences(_shapes(state), _shapes(self._state()))
         if wrong:
             more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
             raise ValueError(
@@ -147,22 +147,33 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file is damaged or no checkpoint of this package.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:  # what torch writes; it stores sums, and only zipfile looks at them
-            if (name := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{name} has another sum")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint: it is damaged, cut short or another kind of file. "
-            "Delete it to start anew."
-        ) from error
+    with path.open("rb") as file:  # a file that may not be opened is another matter, and OSError says which
+        try:
+            with zipfile.ZipFile(file) as archive:  # what torch writes; it stores sums, and only zipfile looks at them
+                if (name := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{name} has another sum")
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # one flipped bit makes zipfile, pickle or torch fail in a dozen ways
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint: it is damaged, cut short or another kind of file. "
+                "Delete it to start anew."
+            ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a {FORMAT!r}. Delete it to start anew, or name another file.")
     return state
 
 
-def _shapes(state: dict[str, Any]) -> dict[str, str]:
+def _differences(there: dict[str, str | None], here: dict[str, str | None]) -> list[str]:
+    return [
+        f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, str | None]:
+    """What each tensor or other part is, without its values."""
     return {
         name: f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
         for name, value in state.items()

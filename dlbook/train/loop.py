@@ -42,7 +42,7 @@ def fit(
 
     Args:
         model: Any module that takes one tensor; its parameters change, its mode (train or eval) is put back.
-        data: Batches ``(x, y)``, gone through once an epoch.
+        data: Batches ``(x, y)``, gone through once an epoch; one without examples is passed over.
         loss_fn: ``loss_fn(model(x), y)`` gives the mean loss over the examples of a batch.
         optimizer: Already holds the parameters to train.
         epochs: Passes over ``data`` in all, those of a resumed checkpoint included; at least 1.
@@ -63,7 +63,7 @@ def fit(
         ``x`` (B, ...) and ``y`` (B, ...), whatever ``model`` and ``loss_fn`` take.
 
     Raises:
-        ValueError: If an argument does not fit, or ``data`` gives no batch.
+        ValueError: If an argument does not fit, or ``data`` gives no example.
         FloatingPointError: If a loss is not finite at the end of an epoch; the checkpoint of the epoch before stays.
 
     Example:
@@ -114,7 +114,7 @@ def evaluate(
 
     Args:
         model: Any module that takes one tensor.
-        data: Batches ``(x, y)``.
+        data: Batches ``(x, y)``; one without examples is passed over.
         loss_fn: ``loss_fn(model(x), y)`` gives the mean loss over the examples of a batch.
         metrics: Names and functions ``(outputs, y)`` that give a mean over the examples of a batch.
         precision: As for `fit`.
@@ -123,7 +123,7 @@ def evaluate(
         ``{"loss": ..., <name>: ...}``, each example weighing the same.
 
     Raises:
-        ValueError: If ``data`` gives no batch.
+        ValueError: If ``data`` gives no example.
 
     Example:
         >>> from dlbook.train.metrics import accuracy
@@ -137,7 +137,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for x, y in data:
+        for x, y in _filled(data):
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             with autocast(device, precision):
                 outputs = model(x)
@@ -164,7 +164,7 @@ class _Mean:
 
     def value(self) -> float:
         if not self.values:
-            raise ValueError("data is empty: it gave no batch")
+            raise ValueError("data is empty: it gave no example")
         values: list[float] = torch.stack(self.values).tolist()  # the one wait
         return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
 
@@ -207,8 +207,13 @@ def _step(state: TrainingState, max_grad_norm: float | None) -> None:
         state.scheduler.step()
 
 
+def _filled(data: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches that hold an example: over none there is no mean."""
+    return (batch for batch in data if len(batch[1]))
+
+
 def _groups(data: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    batches = iter(data)
+    batches = _filled(data)
     while group := list(islice(batches, size)):
         yield group
 

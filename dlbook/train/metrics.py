@@ -17,11 +17,16 @@ def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     Shapes:
         ``outputs`` (N, K), or (N, K, ...) as `torch.nn.functional.cross_entropy` takes them; ``y`` (N,) or (N, ...).
 
+    Raises:
+        ValueError: If the shapes do not go together, or there is no example or no class.
+
     Example:
         >>> import torch
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
         tensor(0.5000)
     """
-    if outputs.dim() != y.dim() + 1:
+    if outputs.shape[:1] + outputs.shape[2:] != y.shape or outputs.ndim != y.ndim + 1:
         raise ValueError(f"outputs of shape {tuple(outputs.shape)} do not go with labels of shape {tuple(y.shape)}")
+    if not outputs.numel():
+        raise ValueError(f"outputs of shape {tuple(outputs.shape)} hold no example or no class: there is no accuracy")
     return (outputs.argmax(1) == y).float().mean()

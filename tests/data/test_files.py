@@ -263,9 +263,6 @@ def test_a_broken_chunk_is_no_whole_file(server, cache):
     assert not (cache / "set" / "file.bin").exists()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="a Content-Length that is no number ends in int()'s own error"
-)
 def test_a_length_that_is_no_number_is_passed_over(server):
     assert get(server, "no-number-as-length", "good").read_bytes() == CONTENT
 

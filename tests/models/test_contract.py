@@ -68,3 +68,14 @@ def test_can_be_exported(case):
     model = make().eval()
     exported = torch.export.export(model, (x,)).module()
     torch.testing.assert_close(exported(x), model(x))
+
+
+def test_can_be_exported_and_compiled_for_batches_of_any_size(case):
+    make, x, _ = case
+    model = make().eval()
+    more = torch.cat([x, x, x])
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    for runs in (exported, compiled):
+        for batch in (x, more):
+            torch.testing.assert_close(runs(batch), model(batch))

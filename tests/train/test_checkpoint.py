@@ -202,7 +202,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 OTHERS = {
     r"0\.weight is \(7, 5\) torch\.float32 there and \(9, 5\) torch\.float32 here": {"hidden": 9},
     "optimizer is Adam there and AdamW here": {"setup": "adamw, warm-up then cosine"},
-    "scheduler is OneCycleLR there and None here": {"setup": "sgd"},
+    "scheduler is OneCycleLR there and missing here": {"setup": "sgd"},
 }
 
 
