@@ -24,18 +24,23 @@ class Batches:
         generator: Where the order is drawn from, on the CPU; None takes PyTorch's global one.
         device: Where the tensors are moved, once, when the object is made; None leaves them.
         drop_last: Leave a smaller last batch out.
+        rank: Where several processes train together: which of them this is, from 0.
+        world_size: How many they are. Each batch is dealt out to them, so that a share has ``batch_size / world_size``
+            examples, rounded up or down. All need the same ``x`` and ``y`` and generators seeded alike.
 
     Shapes:
-        ``x`` (N, ...), ``y`` (N, ...); each batch (B, ...), (B, ...).
+        ``x`` (N, ...), ``y`` (N, ...); each batch or share of it (B, ...), (B, ...).
 
     Raises:
-        ValueError: If there is no example, the lengths differ, ``batch_size`` is below 1, or ``drop_last`` would
-            leave no batch.
+        ValueError: If there is no example, the lengths differ, ``batch_size`` is below 1, ``drop_last`` would leave no
+            batch, or the batches cannot be shared.
 
     Example:
         >>> batches = Batches(torch.arange(10.0).view(5, 2), torch.arange(5), batch_size=2)
         >>> len(batches), [len(y) for x, y in batches]
         (3, [2, 2, 1])
+        >>> [y.tolist() for x, y in Batches(torch.zeros(7, 2), torch.arange(7), batch_size=4, rank=1, world_size=2)]
+        [[1, 3], [5]]
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Batches:
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if len(x) != len(y):
             raise ValueError(f"x has {len(x)} examples and y has {len(y)}")
@@ -57,8 +64,19 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if drop_last and len(x) < batch_size:
             raise ValueError(f"drop_last leaves no batch: {len(x)} examples are fewer than batch_size={batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be 0 to world_size - 1, got rank={rank} and world_size={world_size}")
+        if world_size > 1 and shuffle and generator is None:
+            raise ValueError(f"for {world_size} processes to draw the same order, each needs a generator seeded alike")
+        smallest = batch_size if drop_last else len(x) % batch_size or batch_size
+        if smallest < world_size:
+            raise ValueError(
+                f"{world_size} processes cannot share a batch of {smallest} examples: take another batch_size than "
+                f"{batch_size}, or drop_last=True"
+            )
         self.x, self.y = x.to(device), y.to(device)
         self.batch_size, self.shuffle, self.generator, self.drop_last = batch_size, shuffle, generator, drop_last
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.x), self.batch_size)
@@ -67,12 +85,14 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.shuffle:
             pieces = (torch.split(part, self.batch_size)[: len(self)] for part in (self.x, self.y))
-            yield from zip(*pieces, strict=True)
+            for x, y in zip(*pieces, strict=True):
+                yield x[self.rank :: self.world_size], y[self.rank :: self.world_size]
             return
         # Drawn on the CPU, so that the order is the same whatever the device.
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         for rows in torch.split(order, self.batch_size)[: len(self)]:
-            yield self.x.index_select(0, rows), self.y.index_select(0, rows)
+            share = rows[self.rank :: self.world_size]
+            yield self.x.index_select(0, share), self.y.index_select(0, share)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next passes depend on: taken between two epochs, it brings back the same orders."""

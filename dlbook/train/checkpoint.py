@@ -4,6 +4,10 @@ A file is written beside the old one, brought to disk and then renamed over it, 
 whole checkpoint. It holds the model, the optimiser, the scheduler, the float16 loss scale, the history, the order of
 the data and PyTorch's random states. Randomness from elsewhere (`random`, NumPy, a `DataLoader` with a generator of its
 own) is not in it.
+
+Of several processes that train together, the first one writes and reads the file, so it need not lie on a disk that
+all of them see; it holds the random states of all. As many processes resume to the same bits; another number of them
+goes on with the same weights and order of the data, while those without a random state there keep their own.
 """
 
 import contextlib
@@ -19,8 +23,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from dlbook.train.history import History
+from dlbook.train.processes import Processes, unwrapped
 
-FORMAT = "dlbook checkpoint, version 1"
+FORMAT = "dlbook checkpoint, version 2"
 
 
 @dataclass
@@ -28,7 +33,7 @@ class TrainingState:
     """Everything that changes while training.
 
     Attributes:
-        model: The module that is trained.
+        model: The module that is trained, in `DistributedDataParallel` where several processes do.
         optimizer: Its optimiser.
         scheduler: The learning-rate schedule, if any.
         scaler: The loss scaler; it does nothing unless the precision is float16.
@@ -49,7 +54,10 @@ class TrainingState:
         Raises:
             OSError: If the disk is full or the folder cannot be written to; the old file is kept.
         """
-        write(self._state(), Path(path))
+        processes = Processes(self.model)
+        random = processes.gather(_random_state())
+        if processes.rank == 0:
+            write(self._state() | {"random": random}, Path(path))
 
     def resume(self, path: str | Path, epochs: int) -> None:
         """Take over what the checkpoint at ``path`` holds; do nothing where there is no file.
@@ -63,9 +71,10 @@ class TrainingState:
                 ``epochs`` epochs; nothing is changed then.
         """
         path = Path(path)
-        if not path.exists():
+        processes = Processes(self.model)
+        state = processes.from_first(read(path) if processes.rank == 0 and path.exists() else None)
+        if state is None:
             return
-        state = read(path)
         try:
             self._check(state, path)
             history = History(state["history"])
@@ -80,23 +89,22 @@ class TrainingState:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.history = history
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available() and state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        if processes.rank < len(state["random"]):
+            _set_random_state(state["random"][processes.rank])
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "format": FORMAT,
             "kinds": self._kinds(),
             "history": dict(self.history),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random": [],
         }
         return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own; the data first, because they look at theirs before they change."""
-        parts = {"data": self.data, "model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        model = unwrapped(self.model)
+        parts = {"data": self.data, "model": model, "optimizer": self.optimizer, "scaler": self.scaler}
         if self.scheduler is not None:
             parts["scheduler"] = self.scheduler
         return {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
@@ -106,11 +114,13 @@ class TrainingState:
 
     def _check(self, state: dict[str, Any], path: Path) -> None:
         """Compare before anything is loaded, so that a wrong file leaves everything as it was."""
-        wrong = _differences(_shapes(state["model"]), _shapes(self.model.state_dict()))
+        wrong = _differences(_shapes(state["model"]), _shapes(unwrapped(self.model).state_dict()))
         groups = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
         if groups != (mine := [len(group["params"]) for group in self.optimizer.param_groups]):
             wrong.append(f"the optimizer has {groups} parameters in its groups there and {mine} here")
         wrong += _differences(state["kinds"] | {"model": None}, self._kinds() | {"model": None})
+        for random in state["random"]:
+            wrong += _differences(_shapes(random), _shapes(_random_state()))
         wrong = wrong or _differences(_shapes(state), _shapes(self._state()))
         if wrong:
             more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
@@ -162,6 +172,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a {FORMAT!r}. Delete it to start anew, or name another file.")
     return state
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _differences(there: dict[str, str | None], here: dict[str, str | None]) -> list[str]:

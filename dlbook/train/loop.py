@@ -1,5 +1,8 @@
 """The training loop that the book writes out once, then reuses.
 
+Several processes train together where the model is in `torch.nn.parallel.DistributedDataParallel`: each goes through
+its share of every batch, and the steps and the numbers reported are those of the whole batches.
+
 Letters: N examples in an epoch, B examples in a batch.
 """
 
@@ -16,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from dlbook.device import Precision, autocast
 from dlbook.train.checkpoint import TrainingState
 from dlbook.train.history import History
+from dlbook.train.processes import Processes, unwrapped
 
 Batch = tuple[Tensor, Tensor]
 BatchMean = Callable[[Tensor, Tensor], Tensor]  # (outputs, y) -> mean over the examples of the batch
@@ -41,7 +45,10 @@ def fit(
     """Train ``model`` in place, on the device it is on, and return what was measured.
 
     Args:
-        model: Any module that takes one tensor; its parameters change, its mode (train or eval) is put back.
+        model: Any module that takes one tensor; its parameters change, its mode (train or eval) is put back. In
+            `DistributedDataParallel`, all processes call ``fit`` alike, each with its share of the data, such as
+            `dlbook.data.batches.Batches` gives it; shares of a batch may differ in size. (Batch normalisation sees
+            one share only.)
         data: Batches ``(x, y)``, gone through once an epoch; one without examples is passed over.
         loss_fn: ``loss_fn(model(x), y)`` gives the mean loss over the examples of a batch.
         optimizer: Already holds the parameters to train.
@@ -56,14 +63,17 @@ def fit(
         precision: "float32", "bfloat16" or "float16" (mixed, by autocast; "float16" also scales the loss).
         compile: Run the model through `torch.compile`; worth its start-up time on a GPU.
         checkpoint: File written after every epoch. Where it exists already, training goes on from it, on the CPU to
-            the same bits as without the interruption. See `dlbook.train.checkpoint`.
-        on_epoch: Called with the history after every epoch, when its checkpoint is on disk.
+            the same bits as without the interruption. See `dlbook.train.checkpoint`. The first of several processes
+            writes it.
+        on_epoch: Called with the history after every epoch, when its checkpoint is on disk; of several processes in
+            the first only.
 
     Shapes:
         ``x`` (B, ...) and ``y`` (B, ...), whatever ``model`` and ``loss_fn`` take.
 
     Raises:
-        ValueError: If an argument does not fit, or ``data`` gives no example.
+        ValueError: If an argument does not fit, ``data`` gives no example, or several processes have different
+            numbers of batches or a model each.
         FloatingPointError: If a loss is not finite at the end of an epoch; the checkpoint of the epoch before stays.
 
     Example:
@@ -75,6 +85,7 @@ def fit(
         (3.0, 40)
     """
     _check(epochs, accumulate, max_grad_norm, val_data, metrics)
+    unwrapped(model)  # refuses what several processes cannot train
     device = _device(model)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     state = TrainingState(model, optimizer, scheduler, scaler, data, History())
@@ -94,7 +105,7 @@ def fit(
             history.append(**numbers)
             if checkpoint is not None:
                 state.save(checkpoint)
-            if on_epoch is not None:
+            if on_epoch is not None and Processes(model).rank == 0:
                 on_epoch(history)
     finally:
         model.train(was_training)
@@ -113,14 +124,14 @@ def evaluate(
     """Mean loss and metrics over ``data``, in evaluation mode; the mode is put back.
 
     Args:
-        model: Any module that takes one tensor.
-        data: Batches ``(x, y)``; one without examples is passed over.
+        model: Any module that takes one tensor. In `DistributedDataParallel`, all processes call ``evaluate``.
+        data: Batches ``(x, y)``, of several processes each its share; one without examples is passed over.
         loss_fn: ``loss_fn(model(x), y)`` gives the mean loss over the examples of a batch.
         metrics: Names and functions ``(outputs, y)`` that give a mean over the examples of a batch.
         precision: As for `fit`.
 
     Returns:
-        ``{"loss": ..., <name>: ...}``, each example weighing the same.
+        ``{"loss": ..., <name>: ...}``, each example of all processes weighing the same.
 
     Raises:
         ValueError: If ``data`` gives no example.
@@ -145,7 +156,8 @@ def evaluate(
                     means[name].add(function(outputs, y), len(y))
     finally:
         model.train(was_training)
-    return {name: mean.value() for name, mean in means.items()}
+    processes = Processes(model)
+    return {name: mean.value(processes) for name, mean in means.items()}
 
 
 class _Mean:
@@ -162,11 +174,13 @@ class _Mean:
         self.values.append(value.detach())
         self.sizes.append(size)
 
-    def value(self) -> float:
+    def value(self, processes: Processes) -> float:
         if not self.values:
             raise ValueError("data is empty: it gave no example")
         values: list[float] = torch.stack(self.values).tolist()  # the one wait
-        return sum(value * size for value, size in zip(values, self.sizes, strict=True)) / sum(self.sizes)
+        total = sum(value * size for value, size in zip(values, self.sizes, strict=True))
+        total, examples = processes.add_up(total, sum(self.sizes))
+        return total / examples
 
 
 def _train_epoch(
@@ -179,19 +193,20 @@ def _train_epoch(
 ) -> float:
     """One pass over the data; the mean loss of its examples, each at the time it was trained on."""
     device = _device(net)
+    processes = Processes(net)
     mean = _Mean()
-    for group in _groups(state.data, accumulate):
-        size = sum(len(y) for _, y in group)
+    for group, size in _groups(state.data, accumulate, processes):
         state.optimizer.zero_grad()
         for x, y in group:
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             with autocast(device, precision):
                 loss = loss_fn(net(x), y)
-            share = loss if len(group) == 1 else loss * (len(y) / size)
+            weight = len(y) * processes.size / size  # DistributedDataParallel takes the mean over the processes
+            share = loss if weight == 1 else loss * weight
             state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # torch has no hints here
             mean.add(loss, len(y))
         _step(state, max_grad_norm)
-    return mean.value()
+    return mean.value(processes)
 
 
 def _step(state: TrainingState, max_grad_norm: float | None) -> None:
@@ -212,10 +227,20 @@ def _filled(data: Iterable[Batch]) -> Iterator[Batch]:
     return (batch for batch in data if len(batch[1]))
 
 
-def _groups(data: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def _groups(data: Iterable[Batch], count: int, processes: Processes) -> Iterator[tuple[list[Batch], float]]:
+    """The batches for each step, and how many examples all processes together have in them."""
     batches = _filled(data)
-    while group := list(islice(batches, size)):
-        yield group
+    while True:
+        group = list(islice(batches, count))
+        size, together = processes.add_up(sum(len(y) for _, y in group), len(group))
+        if together != processes.size * len(group):
+            raise ValueError(
+                f"this process has {len(group)} batches for a step and all {processes.size} together have "
+                f"{together:.0f}: give each the same number of batches, none of them empty"
+            )
+        if not group:
+            return
+        yield group, size
 
 
 def _device(model: nn.Module) -> torch.device:

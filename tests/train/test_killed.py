@@ -232,11 +232,13 @@ def test_a_flipped_bit_is_refused_in_plain_words(written, tmp_path):
         checkpoint.read(path)
 
 
-PARTS = ["model", "optimizer", "scheduler", "scaler", "data", "kinds", "history", "random", "random_cuda"]
+PARTS = ["model", "optimizer", "scheduler", "scaler", "data", "kinds", "history", "random"]
 
 
 WRONG = [(part, wrong) for part in PARTS for wrong in (None, 5, "text")]  # None: left out
-WRONG += [("history", {"loss": 5})] + [(part, {}) for part in ("model", "optimizer", "data", "kinds")]
+WRONG += [("history", {"loss": 5}), ("random", [5]), ("random", [{"cpu": torch.zeros(3)}])] + [
+    (part, {}) for part in ("model", "optimizer", "data", "kinds")
+]
 
 
 @pytest.mark.parametrize(("part", "wrong"), WRONG)
