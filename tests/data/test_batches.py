@@ -100,6 +100,32 @@ def test_dropping_the_only_batch_is_refused():
         Batches(X, Y, 24, drop_last=True)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_the_shares_of_several_processes_make_up_the_batches(shuffle):
+    whole = Batches(X, Y, 5, shuffle=shuffle, generator=seeded())
+    shares = [Batches(X, Y, 5, shuffle=shuffle, generator=seeded(), rank=rank, world_size=3) for rank in range(3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for all_of_it, *dealt in zip(batch, *parts, strict=True):
+            assert {len(part) for part in dealt} <= {len(all_of_it) // 3, -(-len(all_of_it) // 3)}
+            for rank, part in enumerate(dealt):
+                assert torch.equal(part, all_of_it[rank::3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 2}, "got rank=2 and world_size=2"),
+        ({"rank": -1}, "got rank=-1 and world_size=2"),
+        ({"shuffle": True}, "each needs a generator seeded alike"),
+        ({"world_size": 4}, "4 processes cannot share a batch of 3 examples"),
+        ({"world_size": 5, "drop_last": True}, "5 processes cannot share a batch of 4 examples"),
+    ],
+)
+def test_batches_that_cannot_be_shared_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(X, Y, 4, **({"world_size": 2} | arguments))
+
+
 def test_the_tensors_are_moved_once():
     batches = Batches(X, Y, 4, device="meta")
     assert batches.x.device.type == batches.y.device.type == "meta"
