@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
@@ -33,6 +34,7 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "dlbook-stamp"
 BUILD = ROOT / "_build"
 REQUIREMENTS = ("requirements.txt", "constraints.txt", "overrides.txt")
+PATIENCE = 10  # seconds that a command has for tidying up after Ctrl-C
 NEEDED_GB = 3  # PyTorch for the CPU and all the tools
 VARIABLES = {
     "SCALE": "smoke, cpu (default) or gpu: how large the chapters run",
@@ -66,12 +68,19 @@ def call(*command, env=None):
     try:
         return process.wait()
     except KeyboardInterrupt:
-        try:
-            process.wait(20)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
-            process.wait()
+        end(process)
         raise
+
+
+def end(process):
+    """See a command to its end. Ctrl-C in a terminal has reached it too; a signal to this process alone has not."""
+    for harder in (process.terminate if os.name == "nt" else lambda: process.send_signal(signal.SIGINT), process.kill):
+        try:
+            process.wait(PATIENCE)
+            return
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            harder()
+    process.wait()
 
 
 def python(*arguments, env=None):
@@ -302,6 +311,12 @@ def count(report, code):
     return {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
 
 
+def colab(values):
+    """run every chapter with Colab's Python, PyTorch and other versions (up to 3 GB to download)"""
+    env = dict(os.environ, DLBOOK_COLAB="1", OMP_NUM_THREADS="1")
+    return python("-m", "pytest", "-q", "tests/test_colab_environment.py", env=env)
+
+
 def bench(values):
     """time the package beside the libraries that one would take instead"""
     return python("-m", "benchmarks")
@@ -336,7 +351,7 @@ def help(values):
 
 
 TASKS = {
-    task.__name__: task for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, clean, repository, help)
+    task.__name__: task for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, colab, clean, repository, help)
 }
 NEED_NOTHING = {"setup", "clean", "help"}  # setup sets up by itself
 

@@ -2,14 +2,15 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import run_kernel
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
 
 from tools.repository import address
 
@@ -32,25 +33,42 @@ class Answer:
         return "".join(parts)
 
 
+class Kernel:
+    """A kernel that runs, and who speaks to it."""
+
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self.manager = manager
+        self.client = client
+
+    def run(self, code: str) -> Answer:
+        """Run one cell."""
+        outputs = []
+
+        def keep(message: dict[str, Any]) -> None:
+            if message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
+                outputs.append(nbformat.v4.output_from_msg(message))
+
+        reply = self.client.execute_interactive(
+            code, allow_stdin=False, output_hook=keep, timeout=SECONDS_PER_CELL, stop_on_error=False
+        )
+        return Answer(reply["content"].get("ename", ""), outputs)
+
+    def restart(self) -> None:
+        """Start it anew where it is, as "Restart" does: nothing that ran is known any more."""
+        self.manager.restart_kernel(now=True)
+        self.client.wait_for_ready(timeout=SECONDS_PER_CELL)
+
+
 @contextmanager
-def kernel(folder: Path, environment: dict[str, str], name: str = "python3") -> Iterator[Callable[[str], Answer]]:
-    """Start a kernel in a folder and give a function that runs one cell in it."""
+def kernel(folder: Path, environment: dict[str, str], name: str = "python3") -> Iterator[Kernel]:
+    """Start a kernel in a folder, and end it."""
     settings = {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    with run_kernel(kernel_name=name, cwd=str(folder), env=os.environ | settings | environment) as client:
-
-        def run(code: str) -> Answer:
-            outputs = []
-
-            def keep(message: dict[str, Any]) -> None:
-                if message["msg_type"] in ("stream", "display_data", "execute_result", "error"):
-                    outputs.append(nbformat.v4.output_from_msg(message))
-
-            reply = client.execute_interactive(
-                code, allow_stdin=False, output_hook=keep, timeout=SECONDS_PER_CELL, stop_on_error=False
-            )
-            return Answer(reply["content"].get("ename", ""), outputs)
-
-        yield run
+    manager, client = start_new_kernel(kernel_name=name, cwd=str(folder), env=os.environ | settings | environment)
+    try:
+        yield Kernel(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def cells(path: Path) -> list[str]:

@@ -201,12 +201,14 @@ def test_test_runs_every_step_and_counts(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_waits_for_the_task_and_ends_quietly():
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "a signal to make.py alone"])
+def test_interrupted_it_waits_for_the_task_and_ends_quietly(send):
     program = (
         "import make, sys\n"
         "late = 'import time\\ntry:\\n  print(1, flush=True); time.sleep(60)\\n'\n"
         "late += 'except KeyboardInterrupt:\\n  time.sleep(1); print(2, flush=True)'\n"
         "make.setup = lambda values: 0\n"
+        "make.PATIENCE = 3\n"
         "make.TASKS['lab'] = lambda values: make.call(sys.executable, '-c', late)\n"
         "sys.exit(make.main(['lab']))\n"
     )
@@ -216,6 +218,6 @@ def test_ctrl_c_waits_for_the_task_and_ends_quietly():
     )
     assert process.stdout.readline() == "1\n"
     time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    send(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "2\n", "\n")
