@@ -351,7 +351,8 @@ def help(values):
 
 
 TASKS = {
-    task.__name__: task for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, colab, clean, repository, help)
+    task.__name__: task
+    for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, colab, clean, repository, help)
 }
 NEED_NOTHING = {"setup", "clean", "help"}  # setup sets up by itself
 

@@ -1,7 +1,7 @@
 """A chapter with the versions that Colab has, installed there by its set-up cell, and the explorers in that place.
 
-`make test` does so with one chapter, this Python and the PyTorch of constraints.txt. `make colab`, which sets
-DLBOOK_COLAB, takes every chapter, and Colab's own Python and PyTorch. What is installed comes from a package index.
+`make test` does so with one chapter, this Python and this PyTorch. `make colab`, which sets DLBOOK_COLAB, takes every
+chapter, and Colab's own Python and PyTorch. What is missing in uv's cache comes from a package index.
 """
 
 import json
@@ -54,9 +54,13 @@ def pins() -> list[str]:
 
 
 def colab_python() -> str:
-    """Which Python: this one, or if exact that of Colab, as 3.13, which uv looks for on the machine and on the network."""
+    """Which Python: this one, as a file; if exact, or if this one is too new for these versions, Colab's, as 3.13.
+
+    uv looks for that on the machine and then on the network.
+    """
     [exact] = [line.removeprefix("python==") for line in LINES if line.startswith("python==")]
-    return exact.rpartition(".")[0] if EXACT else sys.executable
+    major, minor, _ = exact.split(".")
+    return f"{major}.{minor}" if EXACT or sys.version_info > (int(major), int(minor) + 1) else sys.executable
 
 
 def uv(*arguments: str | Path) -> None:

@@ -204,7 +204,8 @@ def test_test_runs_every_step_and_counts(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["Ctrl-C", "a signal to make.py alone"])
 def test_interrupted_it_waits_for_the_task_and_ends_quietly(send):
     program = (
-        "import make, sys\n"
+        "import make, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in case the tests run as a job in the background
         "late = 'import time\\ntry:\\n  print(1, flush=True); time.sleep(60)\\n'\n"
         "late += 'except KeyboardInterrupt:\\n  time.sleep(1); print(2, flush=True)'\n"
         "make.setup = lambda values: 0\n"
