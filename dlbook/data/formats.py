@@ -75,6 +75,36 @@ def read_cifar(content: bytes) -> tuple[Tensor, Tensor]:
     return table[:, 1:].reshape(-1, *CIFAR_SHAPE), labels  # (N, 3, 32, 32), (N,)
 
 
+def read_nifti(content: bytes) -> Tensor:
+    """Volume in a NIfTI-1 file of unsigned bytes, without its place in space.
+
+    Args:
+        content: The whole file, uncompressed, in little-endian order.
+
+    Shapes:
+        Returns uint8 (Z, Y, X); the file states X, Y and Z, and X changes fastest.
+
+    Raises:
+        ValueError: If it is no such file, has more axes, scales its values, or is cut short.
+
+    Source: the NIfTI-1 data format, https://nifti.nimh.nih.gov/nifti-1.
+    """
+    if len(content) < 352 or content[344:348] != b"n+1\0":
+        raise ValueError(f"not a NIfTI-1 file in one piece: {len(content)} bytes, marked {content[344:348]!r}")
+    axes, *lengths = struct.unpack("<8h", content[40:56])
+    kind, bits = struct.unpack("<2h", content[70:74])
+    offset, slope, shift = struct.unpack("<3f", content[108:120])
+    if axes != 3 or (kind, bits) != (2, 8) or slope not in (0, 1) or shift:
+        raise ValueError(
+            f"only volumes of unsigned bytes that are not scaled can be read; this one has {axes} axes, type {kind} of "
+            f"{bits} bits, slope {slope} and shift {shift}"
+        )
+    x, y, z = lengths[:3]
+    if min(x, y, z) < 1 or offset < 352 or len(content) != int(offset) + x * y * z:
+        raise ValueError(f"{x} x {y} x {z} values from byte {offset:.0f} on do not fit {len(content)} bytes")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=int(offset)).reshape(z, y, x).copy())
+
+
 def read_tar(path: Path, names: Sequence[str]) -> list[bytes]:
     """Contents of named files in a tar archive.
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from dlbook.data import augment
 from dlbook.data.augment import random_affine, smooth
 
 N, C, H, W = 3, 2, 20, 24
@@ -79,3 +80,118 @@ def test_keeps_dtype():
 def test_mistakes_are_named(shape, smoothness):
     with pytest.raises(ValueError, match="got"):
         random_affine(torch.zeros(shape), elastic=1.0, smoothness=smoothness)
+
+
+def pictures(n=7, channels=3, height=9, width=6):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(3))
+
+
+def test_random_crop_moves_each_picture_by_whole_pixels():
+    images = pictures(40)
+    moved = augment.random_crop(images, 2, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    shifts = set()
+    for before, after in zip(padded, moved, strict=True):
+        at = [(y, x) for y in range(5) for x in range(5) if torch.equal(before[:, y : y + 9, x : x + 6], after)]
+        assert len(at) == 1
+        shifts.update(at)
+    assert len(shifts) > 12
+    assert torch.equal(augment.random_crop(images, 0), images)
+
+
+def test_random_flip_mirrors_about_half():
+    images = pictures(400)
+    flipped = augment.random_flip(images, generator=torch.Generator().manual_seed(0))
+    mirrored = torch.tensor([not torch.equal(a, b) for a, b in zip(images, flipped, strict=True)])
+    assert 160 < mirrored.sum() < 240
+    assert torch.equal(flipped[mirrored], images[mirrored].flip(-1))
+    assert torch.equal(augment.random_flip(images, p=0), images)
+
+
+def test_brightness_multiplies_a_picture():
+    images = pictures() * 0.5
+    brighter = augment.color_jitter(images, brightness=0.4, generator=torch.Generator().manual_seed(0))
+    factors = brighter / images
+    assert (factors.amax((1, 2, 3)) - factors.amin((1, 2, 3))).max() < 1e-4
+    assert 0.6 <= factors.min() < factors.max() <= 1.4
+
+
+def test_contrast_keeps_the_mean_grey_and_saturation_the_grey_of_a_pixel():
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    images = pictures() * 0.2 + 0.4  # far from the limits, so that nothing is cut off
+    grey = (images * weights).sum(1)
+    flat = augment.color_jitter(images, contrast=0.4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close((flat * weights).sum(1).mean((1, 2)), grey.mean((1, 2)))
+    assert not torch.allclose(flat.std((1, 2, 3)), images.std((1, 2, 3)), rtol=0.01)
+    pale = augment.color_jitter(images, saturation=0.4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close((pale * weights).sum(1), grey)
+    assert not torch.allclose(pale, images, atol=1e-3)
+    torch.testing.assert_close(augment.color_jitter(images), images)
+
+
+def test_color_jitter_of_grey_pictures_stays_within_range():
+    images = pictures(channels=1)
+    changed = augment.color_jitter(images, brightness=1, contrast=1, saturation=1)
+    assert changed.shape == images.shape
+    assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 5])
+def test_cutout_cuts_one_square(size):
+    images = torch.ones(200, 2, 11, 8)
+    cut = augment.cutout(images, size, generator=torch.Generator().manual_seed(0)) == 0
+    assert torch.equal(cut[:, 0], cut[:, 1])
+    rows, columns = cut[:, 0].any(2).sum(1), cut[:, 0].any(1).sum(1)
+    assert torch.equal(cut[:, 0].sum((1, 2)), rows * columns)  # one rectangle
+    assert rows.max() == columns.max() == size
+    if size > 1:
+        assert rows.min() < size  # near the border a part lies outside
+
+
+def test_mixup_mixes_pictures_and_labels_alike():
+    images = torch.eye(6).repeat(50, 1).view(300, 1, 2, 3)  # a picture that is its own label
+    labels = torch.arange(6).repeat(50)
+    mixed, y = augment.mixup(images, labels, 6, alpha=0.4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mixed.flatten(1), y)
+    torch.testing.assert_close(y.sum(1), torch.ones(300))
+    assert ((y > 0).sum(1) == 2).float().mean() > 0.7
+
+
+def test_mixup_draws_from_the_beta_distribution():
+    images, labels = torch.arange(40_000.0).unsqueeze(1), torch.zeros(40_000, dtype=torch.long)
+    labels[::2] = 1
+    _, y = augment.mixup(images, labels, 2, alpha=0.3, generator=torch.Generator().manual_seed(1))
+    share = y[0::2, 0][y[0::2, 0] > 0]  # of the other picture, where it has the other label
+    assert share.mean() == pytest.approx(0.5, abs=0.01)
+    assert share.var() == pytest.approx(1 / (4 * (2 * 0.3 + 1)), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: augment.random_crop(pictures()[0], 2),
+        lambda: augment.random_crop(pictures(), -1),
+        lambda: augment.random_flip(pictures(), p=1.2),
+        lambda: augment.random_flip(pictures()[0]),
+        lambda: augment.color_jitter(pictures(channels=2)),
+        lambda: augment.color_jitter(pictures(), contrast=-0.1),
+        lambda: augment.cutout(pictures(), -1),
+        lambda: augment.mixup(pictures(), torch.zeros(3, dtype=torch.long), 4),
+        lambda: augment.mixup(pictures(), torch.zeros(7, dtype=torch.long), 4, alpha=0),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_value(wrong):
+    with pytest.raises(ValueError, match=r"must .*, got "):
+        wrong()
+
+
+def test_the_same_generator_changes_alike():
+    for change in (
+        lambda g: augment.random_crop(pictures(), 2, generator=g),
+        lambda g: augment.random_flip(pictures(), generator=g),
+        lambda g: augment.color_jitter(pictures(), brightness=0.5, contrast=0.5, saturation=0.5, generator=g),
+        lambda g: augment.cutout(pictures(), 3, generator=g),
+        lambda g: augment.mixup(pictures(), torch.arange(7), 7, generator=g)[0],
+    ):
+        one, two = (change(torch.Generator().manual_seed(5)) for _ in range(2))
+        assert torch.equal(one, two)

@@ -183,3 +183,24 @@ def test_every_digest_is_one():
     digests = [images.MNIST5K_SHA256, images.CIFAR10_SHA256, *images.MNIST_SHA256, *images.FASHION_SHA256]
     assert len(set(digests)) == 10
     assert all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in digests)
+
+
+def test_silhouettes_keep_the_contract_without_loading_the_pickle(monkeypatch):
+    monkeypatch.setattr("pickle.load", None)
+    monkeypatch.setattr("pickle.loads", None)
+    check_contract(images.silhouettes(), (1, 28, 28), (8716, 1000))
+
+
+def test_no_silhouette_occurs_twice_and_each_has_its_label():
+    data = images.silhouettes()
+    together = torch.cat([data.train_images, data.test_images]).mul(255).round().to(torch.uint8)
+    assert len({picture.numpy().tobytes() for picture in together}) == 9716
+    assert data.test_labels.tolist() == list(range(10)) * 100
+    assert data.train_labels[:7120].tolist() == list(range(10)) * 712
+    folder = files.package_folder("animal_mnist", "animal-mnist") / "data" / "Animal_MNIST"
+    raw = gzip.decompress((folder / "animal_label_version_3.gz").read_bytes())[146:80146]
+    assert (np.frombuffer(raw, np.int64) == np.arange(10_000) // 1000).all()  # what the loader takes for granted
+    zebras = data.train_images[data.train_labels == 9]
+    others = data.train_images[data.train_labels != 9]
+    grey = [((part > 0.1) & (part < 0.9)).float().mean() for part in (zebras, others)]
+    assert grey[0] > 1.5 * grey[1]  # zebras alone have stripes, and so more grey pixels
