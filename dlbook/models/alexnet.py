@@ -11,7 +11,9 @@ Letters for shapes in this file:
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dlbook.layers.checks import check_images
 
@@ -54,8 +56,8 @@ class AlexNetConfig:
 SIZES = {
     "alexnet": AlexNetConfig((64, 192, 384, 256, 256)),
     "alexnet_2012": AlexNetConfig((96, 256, 384, 384, 256), two_towers=True),
-    # For 28 x 28 pixels: a stem of 5 x 5 without stride, a quarter as wide, short linear layers.
-    "alexnet_small": AlexNetConfig((24, 48, 64, 48, 48), hidden=192, pooled=2, stem=(5, 1, 2)),
+    # For 28 x 28 pixels: a stem of 5 x 5 with stride 2, at most half as wide, short linear layers that see one pixel.
+    "alexnet_small": AlexNetConfig((32, 64, 96, 64, 64), hidden=256, pooled=1, stem=(5, 2, 4)),
 }
 
 
@@ -96,11 +98,11 @@ class AlexNet(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, one, kernel, stride=stride, padding=padding),
             nn.ReLU(inplace=True),
-            *_response_norm(config),
+            *([ResponseNorm()] if config.two_towers else []),
             nn.MaxPool2d(3, stride=2),
             nn.Conv2d(one, two, 5, padding=2, groups=groups),
             nn.ReLU(inplace=True),
-            *_response_norm(config),
+            *([ResponseNorm()] if config.two_towers else []),
             nn.MaxPool2d(3, stride=2),
             nn.Conv2d(two, three, 3, padding=1),  # here, and in the linear layers, the towers see each other
             nn.ReLU(inplace=True),
@@ -142,7 +144,7 @@ def smallest_side(config: AlexNetConfig) -> int:
 
     Example:
         >>> smallest_side(SIZES["alexnet"]), smallest_side(SIZES["alexnet_small"])
-        (63, 15)
+        (63, 25)
     """
     side = 1
     for _ in range(3):
@@ -151,6 +153,19 @@ def smallest_side(config: AlexNetConfig) -> int:
     return (side - 1) * stride + kernel - 2 * padding
 
 
-def _response_norm(config: AlexNetConfig) -> list[nn.Module]:
-    """The paper's section 3.3 with k = 2, n = 5, alpha = 1e-4, beta = 0.75; PyTorch divides its alpha by n."""
-    return [nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)] if config.two_towers else []
+class ResponseNorm(nn.Module):
+    """The paper's section 3.3: a channel is damped by the squares of its n = 5 nearest, itself included.
+
+    y[i] = a[i] / (k + alpha * sum of a[j]^2 for j from i - 2 to i + 2)^beta, with k = 2, alpha = 1e-4, beta = 0.75.
+    (``torch.nn.LocalResponseNorm`` divides its alpha by n.)
+
+    Shapes: a (B, C, H, W); returns the same.
+    """
+
+    def forward(self, a: Tensor) -> Tensor:
+        wide = a.to(torch.promote_types(a.dtype, torch.float32))  # squares overflow float16 soon
+        squares = F.pad(wide.square(), (0, 0, 0, 0, 2, 2))  # (B, C + 4, H, W)
+        nearby = torch.zeros_like(wide)
+        for i in range(5):
+            nearby = nearby + squares[:, i : i + a.shape[1]]  # (B, C, H, W)
+        return (wide * (2 + 1e-4 * nearby) ** -0.75).to(a.dtype)

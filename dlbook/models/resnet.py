@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from dlbook.layers.checks import check_images
 
-STEMS = ("imagenet", "cifar")
+#: Pixels of the picture to a pixel of the first stage.
+STEM_STRIDES = {"imagenet": 4, "strided": 2, "cifar": 1}
 SHORTCUTS = ("projection", "pad")
 
 
@@ -30,21 +31,23 @@ class ResNetConfig:
         widths: Channels of the 3 x 3 convolutions in each stage; the first is also the stem's. Each stage after the
             first starts with stride 2.
         bottleneck: Blocks of 1 x 1, 3 x 3, 1 x 1 convolutions, four times as wide at their ends, instead of two 3 x 3.
-        stem: ``"imagenet"``: 7 x 7 with stride 2, then pooling with stride 2; ``"cifar"``: one 3 x 3 convolution.
+        stem: ``"imagenet"``: 7 x 7 with stride 2, then pooling with stride 2; ``"cifar"``: one 3 x 3 convolution;
+            ``"strided"``: the same with stride 2, for what lies between.
         shortcut: Where the shape changes, ``"projection"`` (1 x 1 convolution, the paper's option B) or ``"pad"`` (every
             other pixel, zeros for the new channels, no parameters: option A).
         residual: False leaves all shortcuts out: the plain network of the same layers.
         stride_first: A bottleneck's stride sits in its first 1 x 1 convolution, as in 2015, instead of the 3 x 3 one,
             which is more accurate and what published weights use ("v1.5").
-        output_stride: Pixels of the picture to a pixel of the last stage. Smaller than its natural value, the last
-            stages keep their resolution and dilate their 3 x 3 convolutions instead, as segmentation wants it.
+        output_stride: Pixels of the picture to a pixel of the last stage. Smaller than what the strides give, the last
+            stages keep their resolution and dilate their 3 x 3 convolutions instead, as segmentation wants it; None
+            leaves all strides.
 
     Raises:
         ValueError: If the sizes do not fit together.
 
     Example:
-        >>> ResNetConfig(depths=(2, 2), widths=(16, 32), stem="cifar").output_stride
-        2
+        >>> ResNetConfig(depths=(2, 2), widths=(16, 32), bottleneck=True).out_channels
+        (64, 128)
     """
 
     depths: tuple[int, ...]
@@ -54,21 +57,20 @@ class ResNetConfig:
     shortcut: str = "projection"
     residual: bool = True
     stride_first: bool = False
-    output_stride: int = 0  # 0 stands for the natural one
+    output_stride: int | None = None
 
     def __post_init__(self) -> None:
         if not self.depths or len(self.depths) != len(self.widths) or min(*self.depths, *self.widths) < 1:
             raise ValueError(f"depths={self.depths} and widths={self.widths} must be positive and of one length")
-        if self.stem not in STEMS or self.shortcut not in SHORTCUTS:
-            raise ValueError(f"stem must be one of {STEMS} and shortcut of {SHORTCUTS}, got {self.stem}, {self.shortcut}")
+        if self.stem not in STEM_STRIDES or self.shortcut not in SHORTCUTS:
+            raise ValueError(
+                f"stem must be one of {list(STEM_STRIDES)} and shortcut of {SHORTCUTS}, got {self.stem}, {self.shortcut}"
+            )
         if self.shortcut == "pad" and (self.bottleneck or list(self.widths) != sorted(self.widths)):
             raise ValueError(f"shortcut='pad' needs blocks of two 3 x 3 convolutions and growing widths, got {self}")
-        smallest = 4 if self.stem == "imagenet" else 1
-        natural = smallest * 2 ** (len(self.depths) - 1)
-        if self.output_stride == 0:
-            object.__setattr__(self, "output_stride", natural)
-        if self.output_stride not in [smallest * 2**i for i in range(len(self.depths))]:
-            raise ValueError(f"output_stride={self.output_stride} is no power of 2 from {smallest} to {natural}")
+        possible = [STEM_STRIDES[self.stem] * 2**i for i in range(len(self.depths))]
+        if self.output_stride is not None and self.output_stride not in possible:
+            raise ValueError(f"output_stride={self.output_stride} is none of {possible}")
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -116,9 +118,9 @@ SIZES = {
     "resnet110": cifar_config(110),
     "plain20": cifar_config(20, residual=False),
     "plain56": cifar_config(56, residual=False),
-    # ResNet-18's blocks on 28 x 28 pixels: no stride in the stem, one block in each of three stages, a quarter as wide
-    # in the first.
-    "resnet_small": ResNetConfig((1, 1, 1), (16, 32, 96), stem="cifar"),
+    # ResNet-18's blocks on 28 x 28 pixels: a stem of stride 2 instead of 4, one block in each of three stages, half as
+    # wide at the start.
+    "resnet_small": ResNetConfig((1, 1, 1), (32, 64, 96), stem="strided"),
 }
 
 
@@ -149,7 +151,7 @@ class ResNet(nn.Module):
         >>> model(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 10])
         >>> [tuple(h.shape[1:]) for h in model.features(torch.zeros(5, 1, 28, 28))]
-        [(16, 28, 28), (32, 14, 14), (96, 7, 7)]
+        [(32, 14, 14), (64, 7, 7), (96, 4, 4)]
     """
 
     def __init__(
@@ -169,22 +171,21 @@ class ResNet(nn.Module):
         if config.stem == "imagenet":
             self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         else:
-            self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+            stride = STEM_STRIDES[config.stem]
+            self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = norm(width)
 
         self.stages: list[str] = []
-        stride_so_far = 4 if config.stem == "imagenet" else 1
-        dilation = 1
+        stride_so_far, dilation = STEM_STRIDES[config.stem], 1
         channels = width
         for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
             stride, dilation_before = (1, dilation) if i == 0 else (2, dilation)
-            if stride_so_far * stride > config.output_stride:
+            if config.output_stride is not None and stride_so_far * stride > config.output_stride:
                 stride, dilation = 1, dilation * 2
             stride_so_far *= stride
-            # The first block of a dilated stage still looks at a stage that was not: it keeps the dilation before.
-            blocks = [Block(channels, width, config, norm, stride, dilation_before)]
+            blocks = [Block(channels, width, config, norm, stride, (dilation_before, dilation))]
             channels = config.out_channels[i]
-            blocks += [Block(channels, width, config, norm, 1, dilation) for _ in range(depth - 1)]
+            blocks += [Block(channels, width, config, norm, 1, (dilation, dilation)) for _ in range(depth - 1)]
             self.stages.append(f"layer{i + 1}")
             self.add_module(self.stages[-1], nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, num_classes)
@@ -220,7 +221,8 @@ class Block(nn.Module):
         config: Kind of block and shortcut.
         norm: Makes the normalisation for a number of channels.
         stride: Of the whole block.
-        dilation: Of the 3 x 3 convolutions.
+        dilation: Of a 3 x 3 convolution up to the one that has the stride, and after it. They differ in the first block
+            of a stage that dilates instead of striding.
 
     Shapes: x (B, C, H, W); returns (B, D, H / stride, W / stride), rounded up.
     """
@@ -232,17 +234,19 @@ class Block(nn.Module):
         config: ResNetConfig,
         norm: Callable[[int], nn.Module],
         stride: int = 1,
-        dilation: int = 1,
+        dilation: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__()
         out_channels = width * (4 if config.bottleneck else 1)
-        first, second = (stride, 1) if config.stride_first or not config.bottleneck else (1, stride)
-        size, around = (1, 0) if config.bottleneck else (3, dilation)
-        self.conv1 = nn.Conv2d(
-            in_channels, width, size, stride=first, padding=around, dilation=dilation if around else 1, bias=False
-        )
+        if config.bottleneck:
+            first, second = (stride, 1) if config.stride_first else (1, stride)
+            around = dilation[1 if config.stride_first else 0]
+            self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
+        else:
+            second, (before, around) = 1, dilation
+            self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=before, dilation=before, bias=False)
         self.bn1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=around, dilation=around, bias=False)
         self.bn2 = norm(width)
         self.bottleneck, self.residual = config.bottleneck, config.residual
         if config.bottleneck:

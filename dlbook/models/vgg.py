@@ -54,8 +54,8 @@ SIZES = {
     "vgg19": VGGConfig(((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)),
 }
 SIZES |= {f"{name}_bn": replace(config, batch_norm=True) for name, config in SIZES.items()}
-# For 28 x 28 pixels: three of the five blocks, a quarter as wide at the start, short linear layers.
-SIZES["vgg_small"] = VGGConfig(((16,) * 2, (32,) * 2, (64,) * 2), hidden=128, pooled=3, batch_norm=True)
+# For 28 x 28 pixels: VGG-11's first three blocks, a quarter as wide, short linear layers.
+SIZES["vgg_small"] = VGGConfig(((16,), (32,), (64,) * 2), hidden=128, pooled=3, batch_norm=True)
 
 
 class VGG(nn.Module):

@@ -1,11 +1,29 @@
 """What every model in dlbook/models keeps, on sizes small enough for a laptop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from dlbook.models import alexnet, efficientnet, resnet, vgg
+from dlbook.models.alexnet import AlexNet
 from dlbook.models.bump import BumpNetwork
+from dlbook.models.efficientnet import EfficientNet
+from dlbook.models.lenet import LeNet
 from dlbook.models.mlp import MLP
+from dlbook.models.resnet import ResNet
 from dlbook.models.sawtooth import Sawtooth
+from dlbook.models.vgg import VGG
+
+GREY = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+TEN = {"in_channels": 1, "num_classes": 10}
+
+
+def inverted_bottleneck(c, expand, kernel, d):
+    """Parameters of a block of EfficientNet from c to d channels: widen, look around, squeeze, excite, narrow."""
+    e, s = c * expand, c // 4
+    return (c * e + 2 * e if expand > 1 else 0) + kernel**2 * e + 2 * e + (e * s + s + s * e + e) + e * d + 2 * d
+
 
 # name: (how to make it, an input, parameters counted by hand)
 CASES = {
@@ -16,6 +34,76 @@ CASES = {
     ),
     "bump": (lambda: BumpNetwork(9), torch.linspace(0, 1, 4).unsqueeze(1), 3 * 9 + 1),
     "sawtooth": (lambda: Sawtooth(3), torch.linspace(0, 1, 4).unsqueeze(1), 6 * 3 + 1),
+    "lenet": (LeNet, GREY, 25 * 6 + 6 + 25 * 6 * 16 + 16 + 400 * 120 + 120 + 120 * 84 + 84 + 84 * 10 + 10),
+    "alexnet": (
+        lambda: AlexNet(alexnet.SIZES["alexnet_small"], **TEN),
+        GREY,
+        (25 * 32 + 32)
+        + (25 * 32 * 64 + 64)
+        + (9 * 64 * 96 + 96)
+        + (9 * 96 * 64 + 64)
+        + (9 * 64 * 64 + 64)
+        + (64 * 256 + 256)
+        + (256 * 256 + 256)
+        + (256 * 10 + 10),
+    ),
+    "alexnet two towers": (
+        lambda: AlexNet(replace(alexnet.SIZES["alexnet_small"], two_towers=True), **TEN),
+        GREY,
+        (25 * 32 + 32)
+        + (25 * 16 * 64 + 64)
+        + (9 * 64 * 96 + 96)
+        + (9 * 48 * 64 + 64)
+        + (9 * 32 * 64 + 64)
+        + (64 * 256 + 256)
+        + (256 * 256 + 256)
+        + (256 * 10 + 10),
+    ),
+    "vgg": (
+        lambda: VGG(vgg.SIZES["vgg_small"], **TEN),
+        GREY,
+        (9 * 16 + 3 * 16)
+        + (9 * 16 * 32 + 3 * 32)
+        + (9 * 32 * 64 + 3 * 64)
+        + (9 * 64 * 64 + 3 * 64)
+        + (9 * 64 * 128 + 128)
+        + (128 * 128 + 128)
+        + (128 * 10 + 10),
+    ),
+    "resnet": (
+        lambda: ResNet(resnet.SIZES["resnet_small"], **TEN),
+        GREY,
+        (9 * 32 + 2 * 32)
+        + 2 * (9 * 32 * 32 + 2 * 32)
+        + (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64 + 3 * 2 * 64)
+        + (9 * 64 * 96 + 9 * 96 * 96 + 64 * 96 + 3 * 2 * 96)
+        + (96 * 10 + 10),
+    ),
+    "resnet padded": (
+        lambda: ResNet(resnet.cifar_config(8, widths=(4, 6, 10)), **TEN),
+        GREY,
+        (9 * 4 + 2 * 4)
+        + 2 * (9 * 4 * 4 + 2 * 4)
+        + 9 * 4 * 6
+        + 9 * 6 * 6
+        + 2 * 2 * 6
+        + 9 * 6 * 10
+        + 9 * 10 * 10
+        + 2 * 2 * 10
+        + (10 * 10 + 10),
+    ),
+    "efficientnet": (
+        lambda: EfficientNet(efficientnet.SIZES["efficientnet_small"], **TEN),
+        GREY,
+        (9 * 16 + 2 * 16)
+        + inverted_bottleneck(16, 1, 3, 16)
+        + inverted_bottleneck(16, 4, 3, 24)
+        + inverted_bottleneck(24, 4, 3, 24)
+        + inverted_bottleneck(24, 4, 5, 48)
+        + inverted_bottleneck(48, 4, 5, 48)
+        + (48 * 256 + 2 * 256)
+        + (256 * 10 + 10),
+    ),
 }
 
 
