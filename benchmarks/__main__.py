@@ -1,6 +1,6 @@
 """Run the benchmarks, print one table, and say with the exit code whether all targets were met.
 
-python -m benchmarks                 all of them, about a minute
+python -m benchmarks                 all of them, a few minutes
 python -m benchmarks --only fit      one
 python -m benchmarks --save          also write benchmarks/results/<machine>.json and .md
 """
@@ -17,7 +17,7 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}  # read whe
 
 from benchmarks.harness import Row, environment, machine, record, table
 
-NAMES = ("fit", "autograd", "batches", "import")
+NAMES = ("fit", "autograd", "batches", "import", "vision")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -49,7 +49,7 @@ def count_flops(model: nn.Module, x: Tensor) -> int:
     return counter.total
 
 
-class FlopCounter(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no hints here
     """Within ``with FlopCounter() as counter:``, add up the operations of everything that PyTorch runs.
 
     PyTorch breaks each layer down into a few dozen basic operations ("aten"); this sees each one with its inputs and
@@ -67,7 +67,7 @@ class FlopCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.by_operation: dict[str, int] = {}
 
     @property
@@ -90,20 +90,21 @@ class FlopCounter(TorchDispatchMode):
 
 def _matmul(left: int) -> Callable[[tuple[Any, ...], Any], int]:
     """2 M K N, times the batch: each number of the result is a sum over the K columns of the left factor."""
-    return lambda args, out: 2 * out.numel() * args[left].shape[-1]
+    return lambda args, out: 2 * prod(out.shape) * int(args[left].shape[-1])
 
 
 def _convolution(args: tuple[Any, ...], out: Any) -> int:
     """Each number of the result sums over a kernel; transposed, each number of the input is spread over one."""
     x, weight, transposed = args[0], args[1], args[6]
     # (channels out, channels in / groups, kernel) or, transposed, (channels in, channels out / groups, kernel)
-    return 2 * (x if transposed else out).numel() * prod(weight.shape[1:])
+    return 2 * prod((x if transposed else out).shape) * prod(weight.shape[1:])
 
 
 def _attention(args: tuple[Any, ...], out: Any) -> int:
     """Queries times keys, then weights times values; what a mask hides counts too, as most kernels compute it."""
     query, key, value = args[:3]  # (..., T, K), (..., S, K), (..., S, V)
-    return 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    total: int = 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return total
 
 
 #: Operation: how to count it, from its arguments and its result.

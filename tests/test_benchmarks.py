@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_autograd, bench_batches, bench_fit, bench_import, harness
+from benchmarks import bench_autograd, bench_batches, bench_fit, bench_import, bench_vision, harness
 
 
 class Clock:
@@ -61,6 +61,7 @@ BENCHES = {
     "autograd": lambda: bench_autograd.run(rounds=2, examples=200),
     "batches": lambda: bench_batches.run(rounds=2, epochs=1),
     "import": lambda: bench_import.run(rounds=2),
+    "vision": lambda: bench_vision.run(rounds=2, batch=2),
 }
 
 

@@ -61,8 +61,9 @@ def convolve2d(
     """
     s, d, (P, Q) = _geometry(x, weight, bias, stride, padding, dilation, groups)
     top, left = _pair(padding)
-    x = F.pad(x, (left, left, top, top)).unflatten(1, (groups, -1))  # (B, G, C / G, H + 2 top, W + 2 left)
-    weight = weight.unflatten(0, (groups, -1))  # (G, D / G, C / G, I, J)
+    x = F.pad(x, (left, left, top, top))
+    x = x.view(len(x), groups, -1, *x.shape[2:])  # (B, G, C / G, H + 2 top, W + 2 left)
+    weight = weight.reshape(groups, -1, *weight.shape[1:])  # (G, D / G, C / G, I, J)
     y = x.new_zeros(())
     for i in range(weight.shape[-2]):
         for j in range(weight.shape[-1]):
@@ -109,12 +110,14 @@ def convolve2d_as_matmul(
         True
     """
     s, d, (P, Q) = _geometry(x, weight, bias, stride, padding, dilation, groups)
-    patches = F.unfold(x, list(weight.shape[2:]), dilation=d, padding=_pair(padding), stride=s)  # (B, C I J, L)
-    patches = patches.unflatten(1, (groups, -1))  # (B, G, C / G I J, L)
-    matrix = weight.flatten(1).unflatten(0, (groups, -1))  # (G, D / G, C / G I J)
+    patches = F.unfold(
+        x, (weight.shape[2], weight.shape[3]), dilation=d, padding=_pair(padding), stride=s
+    )  # (B, C I J, L)
+    patches = patches.view(len(x), groups, -1, P * Q)  # (B, G, C / G I J, L)
+    matrix = weight.reshape(groups, len(weight) // groups, -1)  # (G, D / G, C / G I J)
     y = (matrix @ patches).flatten(1, 2)  # (B, G, D / G, L) -> (B, D, L)
     y = y if bias is None else y + bias.view(-1, 1)
-    return y.unflatten(-1, (P, Q))  # (B, D, P, Q)
+    return y.view(len(x), -1, P, Q)  # (B, D, P, Q)
 
 
 def _pair(number: Pair) -> tuple[int, int]:

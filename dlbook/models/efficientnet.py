@@ -279,7 +279,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3), keepdim=True)  # (B, E, 1, 1)
         weight = self.fc2(F.silu(self.fc1(mean))).sigmoid()  # (B, E, 1, 1), through (B, S, 1, 1)
-        return x * weight
+        return x.mul(weight)
 
 
 class SameConv2d(nn.Conv2d):

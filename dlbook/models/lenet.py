@@ -9,14 +9,16 @@ Letters for shapes in this file:
     B  batch    C  channels    H, W  rows and columns, both 28 or both 32    K  classes
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlbook.layers.checks import check_images
 
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
-POOLINGS = {"average": F.avg_pool2d, "max": F.max_pool2d}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"average": F.avg_pool2d, "max": F.max_pool2d}
 
 
 class LeNet(nn.Module):
