@@ -46,7 +46,8 @@ def count_flops(model: nn.Module, x: Tensor) -> int:
             model(x)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return counter.total
+    total: int = counter.total
+    return total
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no hints here
@@ -97,14 +98,15 @@ def _convolution(args: tuple[Any, ...], out: Any) -> int:
     """Each number of the result sums over a kernel; transposed, each number of the input is spread over one."""
     x, weight, transposed = args[0], args[1], args[6]
     # (channels out, channels in / groups, kernel) or, transposed, (channels in, channels out / groups, kernel)
-    return 2 * prod((x if transposed else out).shape) * prod(weight.shape[1:])
+    count: int = 2 * prod((x if transposed else out).shape) * prod(weight.shape[1:])
+    return count
 
 
 def _attention(args: tuple[Any, ...], out: Any) -> int:
     """Queries times keys, then weights times values; what a mask hides counts too, as most kernels compute it."""
     query, key, value = args[:3]  # (..., T, K), (..., S, K), (..., S, V)
-    total: int = 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-    return total
+    count: int = 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return count
 
 
 #: Operation: how to count it, from its arguments and its result.
