@@ -15,6 +15,7 @@ def test_pictures_that_fit_are_taken_whatever_their_values():
     ("shape", "message"),
     [
         ((3, 5, 4), r"must be \(batch, 3, height, width\), got \(3, 5, 4\)"),
+        ((2, 3, 5), r"must be \(batch, 3, height, width\), got \(2, 3, 5\)"),
         ((2, 1, 5, 4), r"must be \(batch, 3, height, width\), got \(2, 1, 5, 4\)"),
         ((2, 3, 5, 3), r"at least 4 x 4 pixels, got \(2, 3, 5, 3\)"),
     ],

@@ -29,10 +29,11 @@ def both(dtype):
             num_labels=5,
         )
     )
-    for name, tensor in theirs.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5) if tensor.ndim == 1 else tensor.normal_(std=tensor[0].numel() ** -0.5)
-        assert name
+    for tensor in theirs.state_dict().values():
+        if tensor.ndim > 1:
+            tensor.normal_(std=tensor[0].numel() ** -0.5)
+        elif tensor.is_floating_point():  # statistics, scales and biases that are not 0 and 1
+            tensor.uniform_(0.5, 1.5)
     ours = EfficientNet(OURS, in_channels=2, num_classes=5)
     ours.load_state_dict(convert_transformers(theirs.state_dict(), OURS))
     return ours.to(dtype), theirs.to(dtype)
