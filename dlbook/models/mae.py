@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlbook.models.vit import SIZES as VIT_SIZES
 from dlbook.models.vit import Block, Patches, ViT, ViTConfig, fuse_projections
 from dlbook.models.vit import convert_transformers as convert_vit
 
@@ -66,12 +67,10 @@ SIZES = {
     "mae_base": MAEConfig(),
     "mae_large": MAEConfig(ViTConfig(width=1024, depth=24, num_heads=16)),
     "mae_huge": MAEConfig(ViTConfig(patch_size=14, width=1280, depth=32, num_heads=16)),
-    # For 28 x 28 on two cores: the small ViT with 12 of 49 patches visible, a decoder of one block.
+    # For 28 x 28 on two cores: the small ViT with 12 of 49 patches visible, a decoder of one block. Pixels as they are:
+    # many patches of a digit are black, and normalising would blow up the faintest grey in them.
     "mae_small": MAEConfig(
-        ViTConfig(image_size=28, patch_size=4, width=64, depth=6, num_heads=4, mlp_ratio=2),
-        decoder_width=32,
-        decoder_depth=1,
-        decoder_heads=2,
+        VIT_SIZES["vit_small"], decoder_width=32, decoder_depth=1, decoder_heads=2, normalize_pixels=False
     ),
 }
 

@@ -73,8 +73,8 @@ SIZES = {
     "vit_s_16": ViTConfig(width=384, num_heads=6),
     # ViT-S for pictures of 32 x 32, such as CIFAR-10: 64 patches of 4 x 4.
     "vit_s_4": ViTConfig(image_size=32, patch_size=4, width=384, num_heads=6),
-    # For 28 x 28 on two cores: 49 patches of 4 x 4, a twelfth of the width, half the depth; heads of 16, not of 64.
-    "vit_small": ViTConfig(image_size=28, patch_size=4, width=64, depth=6, num_heads=4, mlp_ratio=2),
+    # For 28 x 28 on two cores: 49 patches of 4 x 4, a twelfth of the width, a third of the depth; heads of 16, not of 64.
+    "vit_small": ViTConfig(image_size=28, patch_size=4, width=64, depth=4, num_heads=4, mlp_ratio=2),
 }
 
 
