@@ -49,7 +49,7 @@ class ConvNeXtConfig:
     @property
     def smallest_image(self) -> int:
         """Pixels that become one place in the last stage."""
-        return self.patch_size * 2 ** (len(self.depths) - 1)
+        return self.patch_size << (len(self.depths) - 1)
 
 
 SIZES = {
@@ -108,8 +108,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.depthwise(x).permute(0, 2, 3, 1)  # (B, H, W, C)
         h = self.reduce(self.gelu(self.expand(self.norm(h)))) * self.scale
-        h = h.permute(0, 3, 1, 2)  # (B, C, H, W)
-        return x + self.drop(h)
+        y: Tensor = x + self.drop(h.permute(0, 3, 1, 2))  # (B, C, H, W)
+        return y
 
 
 class ConvNeXt(nn.Module):

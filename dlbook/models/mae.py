@@ -10,6 +10,7 @@ Letters for shapes in this file:
     D  width of the encoder    E  width of the decoder
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,15 +104,17 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         >>> patchify(torch.zeros(2, 3, 8, 8), patch_size=4).shape
         torch.Size([2, 4, 48])
     """
-    x = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, S/p, p, S/p, p)
-    return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    b, channels, side, _ = images.shape
+    x = images.reshape(b, channels, side // patch_size, patch_size, side // patch_size, patch_size)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch_size**2 * channels)
 
 
 def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     """Undo `patchify`: (B, P, Q) back to (B, C, S, S)."""
-    side = round(patches.shape[1] ** 0.5)
-    x = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, (side, side))  # (B, S/p, S/p, p, p, C)
-    return x.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+    b, count, numbers = patches.shape
+    side, channels = math.isqrt(count), numbers // patch_size**2
+    x = patches.reshape(b, side, side, patch_size, patch_size, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, side * patch_size, side * patch_size)
 
 
 class MAE(nn.Module):

@@ -247,9 +247,8 @@ def cost(design: Design, width: int, image_shape: tuple[int, int, int], *, patch
     """
     with torch.device("meta"):
         model = Modernized(design, width=width, patch_size=patch_size, in_channels=image_shape[0], num_classes=1)
-        model.head = nn.Identity()
         with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, *image_shape))
+            model.stages(model.stem(torch.empty(1, *image_shape)))
     return int(counter.get_total_flops())
 
 

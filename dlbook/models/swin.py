@@ -10,6 +10,7 @@ Letters for shapes in this file:
     N  heads    K  width of a head, D / N    L  classes
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,15 +79,17 @@ def partition(x: Tensor, window: int) -> Tensor:
         >>> partition(torch.zeros(2, 6, 9, 5), window=3).shape
         torch.Size([2, 6, 9, 5])
     """
-    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, H/M, M, W/M, M, D)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, G, T, D)
+    b, rows, columns, width = x.shape
+    x = x.view(b, rows // window, window, columns // window, window, width)
+    return x.transpose(2, 3).reshape(b, -1, window * window, width)  # (B, G, T, D)
 
 
 def join(windows: Tensor, rows: int, columns: int) -> Tensor:
     """Undo `partition`: (B, G, T, D) back to (B, rows, columns, D)."""
-    side = round(windows.shape[2] ** 0.5)
-    x = windows.unflatten(2, (side, side)).unflatten(1, (rows // side, columns // side))  # (B, H/M, W/M, M, M, D)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, D)
+    b, _, tokens, width = windows.shape
+    side = math.isqrt(tokens)
+    x = windows.view(b, rows // side, columns // side, side, side, width)
+    return x.transpose(2, 3).reshape(b, rows, columns, width)
 
 
 def shift_mask(rows: int, columns: int, window: int, shifts: tuple[int, int], device: torch.device) -> Tensor:
@@ -150,7 +153,7 @@ class WindowAttention(nn.Module):
         # To the kernel every head of every window is a head, so that all pictures share one bias without copies.
         q, k, v = qkv.flatten(2, 3)  # (B, G N, T, K) each
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        heads = heads.unflatten(1, (windows, -1)).transpose(2, 3).flatten(3)  # (B, G, T, D)
+        heads = heads.view(len(x), windows, self.num_heads, tokens, -1).transpose(2, 3).flatten(3)  # (B, G, T, D)
         y: Tensor = self.out(heads)
         return y
 

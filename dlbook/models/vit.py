@@ -99,9 +99,10 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = SelfAttention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        expand, reduce = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
+        self.mlp = nn.Sequential(expand, nn.GELU(), reduce)
         self.drop = StochasticDepth(drop_path)
-        for linear in (self.mlp[0], self.mlp[2]):
+        for linear in (expand, reduce):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
