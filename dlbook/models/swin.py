@@ -67,8 +67,8 @@ SIZES = {
     "swin_t": SwinConfig(drop_path=0.2),
     "swin_s": SwinConfig(depths=(2, 2, 18, 2), drop_path=0.3),
     "swin_b": SwinConfig(width=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.5),
-    # For 28 x 28 on two cores: patches of 2 x 2, two stages of 14 and 7 tokens a side, half the width, heads of 16.
-    "swin_mini": SwinConfig(width=48, depths=(2, 2), num_heads=(3, 6), patch_size=2, mlp_ratio=2),
+    # For 28 x 28 on two cores: patches of 2 x 2, two stages of 14 and 7 tokens a side, a third of the width, heads of 16.
+    "swin_mini": SwinConfig(width=32, depths=(2, 2), num_heads=(2, 4), patch_size=2, mlp_ratio=2),
 }
 
 
