@@ -34,7 +34,7 @@ def test_outputs_and_gradients_equal_transformers(dtype, rtol):
 
 
 def test_torchvisions_names_and_shapes_fit():
-    """Those of torchvision 0.28's convnext_tiny, written down from its source."""
+    """The layout of torchvision's convnext_tiny as remembered; to be compared with the wheel once."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def both(name: str, *shape: int) -> None:

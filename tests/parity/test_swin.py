@@ -36,7 +36,7 @@ def test_outputs_and_gradients_equal_transformers(dtype, rtol, size):
 
 
 def test_torchvisions_names_and_shapes_fit():
-    """Those of torchvision 0.28's swin_t, written down from its source."""
+    """The layout of torchvision's swin_t as remembered; to be compared with the wheel once."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def both(name: str, *shape: int) -> None:
