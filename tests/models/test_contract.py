@@ -8,12 +8,17 @@ import torch
 from dlbook.models import alexnet, efficientnet, resnet, vgg
 from dlbook.models.alexnet import AlexNet
 from dlbook.models.bump import BumpNetwork
+from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.lenet import LeNet
+from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mlp import MLP
+from dlbook.models.modernize import Modernized, path
 from dlbook.models.resnet import ResNet
 from dlbook.models.sawtooth import Sawtooth
+from dlbook.models.swin import Swin, SwinConfig
 from dlbook.models.vgg import VGG
+from dlbook.models.vit import ViT, ViTConfig
 
 GREY = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 TEN = {"in_channels": 1, "num_classes": 10}
@@ -23,6 +28,24 @@ def inverted_bottleneck(c, expand, kernel, d):
     """Parameters of a block of EfficientNet from c to d channels: widen, look around, squeeze, excite, narrow."""
     e, s = c * expand, c // 4
     return (c * e + 2 * e if expand > 1 else 0) + kernel**2 * e + 2 * e + (e * s + s + s * e + e) + e * d + 2 * d
+
+
+IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+SQUARES = IMAGES[:, :, :, :8]
+VIT = ViTConfig(image_size=8, patch_size=4, width=12, depth=2, num_heads=3, mlp_ratio=2)
+# Of width w, perceptron r w wide: two norms, q, k, v and their output, perceptron.
+VIT_BLOCK = 2 * 2 * 12 + 4 * (12 * 12 + 12) + (12 * 24 + 24 + 24 * 12 + 12)
+
+
+class OneMask(torch.nn.Module):
+    """A masked autoencoder whose masks are not drawn: its prediction alone, so that it can be compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = MAE(MAEConfig(VIT, decoder_width=8, decoder_depth=1, decoder_heads=2, mask_ratio=0.5))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images, torch.arange(4, device=images.device).expand(len(images), -1))[0]
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -103,6 +126,57 @@ CASES = {
         + inverted_bottleneck(48, 4, 5, 48)
         + (48 * 256 + 2 * 256)
         + (256 * 10 + 10),
+    ),
+    "vit": (
+        lambda: ViT(VIT, num_classes=5),
+        SQUARES,
+        (48 * 12 + 12) + 12 + 5 * 12 + 2 * VIT_BLOCK + 2 * 12 + (12 * 5 + 5),
+    ),
+    "mae": (
+        OneMask,
+        SQUARES,
+        (48 * 12 + 12)
+        + 12
+        + 2 * VIT_BLOCK
+        + 2 * 12  # encoder
+        + (12 * 8 + 8)
+        + 8
+        + (2 * 2 * 8 + 4 * (8 * 8 + 8) + (8 * 32 + 32 + 32 * 8 + 8))
+        + 2 * 8
+        + (8 * 48 + 48),
+    ),
+    "swin": (
+        lambda: Swin(SwinConfig(8, (2, 1), (2, 4), window=3, patch_size=2), num_classes=5),
+        IMAGES,
+        (12 * 8 + 8)
+        + 2 * 8
+        + 2 * (2 * 2 * 8 + 4 * (8 * 8 + 8) + 25 * 2 + (8 * 32 + 32 + 32 * 8 + 8))
+        + (2 * 32 + 32 * 16)  # merging
+        + (2 * 2 * 16 + 4 * (16 * 16 + 16) + 25 * 4 + (16 * 64 + 64 + 64 * 16 + 16))
+        + 2 * 16
+        + (16 * 5 + 5),
+    ),
+    "convnext": (
+        lambda: ConvNeXt(ConvNeXtConfig((1, 2), (6, 8), patch_size=2, layer_scale=0.1), num_classes=5),
+        IMAGES,
+        (12 * 6 + 6)
+        + 2 * 6
+        + (49 * 6 + 6 + 2 * 6 + 6 * 24 + 24 + 24 * 6 + 6 + 6)
+        + 2 * 6
+        + (4 * 6 * 8 + 8)  # downsampling
+        + 2 * (49 * 8 + 8 + 2 * 8 + 8 * 32 + 32 + 32 * 8 + 8 + 8)
+        + 2 * 8
+        + (8 * 5 + 5),
+    ),
+    "modernize": (
+        lambda: Modernized(path((1, 1), (1, 2))["resnet"], width=4, patch_size=2, num_classes=5),
+        IMAGES,
+        (27 * 4 + 2 * 4)
+        + (4 * 4 + 2 * 4 + 9 * 4 * 4 + 2 * 4 + 4 * 16 + 2 * 16)
+        + (4 * 16 + 2 * 16)  # with its shortcut
+        + (16 * 8 + 2 * 8 + 9 * 8 * 8 + 2 * 8 + 8 * 32 + 2 * 32)
+        + (16 * 32 + 2 * 32)
+        + (32 * 5 + 5),
     ),
 }
 
