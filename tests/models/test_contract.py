@@ -9,14 +9,16 @@ from dlbook.models import alexnet, efficientnet, resnet, vgg
 from dlbook.models.alexnet import AlexNet
 from dlbook.models.bump import BumpNetwork
 from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
+from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.lenet import LeNet
 from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mlp import MLP
 from dlbook.models.modernize import Modernized, path
-from dlbook.models.resnet import ResNet
+from dlbook.models.resnet import ResNet, ResNetConfig
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
+from dlbook.models.unet import UNet
 from dlbook.models.vgg import VGG
 from dlbook.models.vit import ViT, ViTConfig
 
@@ -177,6 +179,27 @@ CASES = {
         + (16 * 8 + 2 * 8 + 9 * 8 * 8 + 2 * 8 + 8 * 32 + 2 * 32)
         + (16 * 32 + 2 * 32)
         + (32 * 5 + 5),
+    ),
+    "unet": (
+        lambda: UNet(2, 3, widths=(4, 5), padded=True, norm=True),
+        torch.randn(4, 2, 8, 6, generator=torch.Generator().manual_seed(0)),
+        # weights of the pairs on both ways, two numbers a channel of each normalisation, the step up, the classifier
+        9 * (2 * 4 + 4 * 4 + 4 * 5 + 5 * 5 + 8 * 4 + 4 * 4) + 2 * (4 * 4 + 2 * 5) + (5 * 4 * 4 + 4) + (4 * 3 + 3),
+    ),
+    "deeplab": (
+        lambda: DeepLabV3(
+            ResNetConfig((1, 1), (4, 5), stem="cifar"), in_channels=2, num_classes=3, rates=(2,), width=6
+        ),
+        torch.randn(4, 2, 8, 6, generator=torch.Generator().manual_seed(0)),
+        # stem, two blocks, the shortcut between them; pyramid of 1 x 1, 3 x 3 and mean; project, 3 x 3, classifier
+        (9 * 2 * 4 + 8)
+        + (2 * 9 * 4 * 4 + 2 * 8)
+        + (9 * 4 * 5 + 9 * 5 * 5 + 2 * 10)
+        + (4 * 5 + 10)
+        + (5 * 6 + 9 * 5 * 6 + 5 * 6 + 3 * 12)
+        + (18 * 6 + 12)
+        + (9 * 6 * 6 + 12)
+        + (6 * 3 + 3),
     ),
 }
 
