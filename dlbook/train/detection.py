@@ -46,8 +46,8 @@ def average_precision(predictions: tuple[Tensor, Tensor, Tensor], targets: Tenso
         >>> round(average_precision(found, targets)["AP50"], 3)
         0.5
     """
-    from pycocotools.coco import COCO  # type: ignore[import-untyped]
-    from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
     boxes, scores, labels = (part.detach().cpu() for part in predictions)
     targets = targets.detach().cpu()
