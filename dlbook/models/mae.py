@@ -193,13 +193,13 @@ class MAE(nn.Module):
 
     def _encode(self, visible: Tensor) -> Tensor:
         class_token = self.class_token + self.positions[:, :1]
-        tokens = torch.cat([class_token.expand(len(visible), -1, -1), visible], dim=1)  # (B, 1 + V, D)
+        tokens = torch.cat([class_token.expand(visible.shape[0], -1, -1), visible], dim=1)  # (B, 1 + V, D)
         latent: Tensor = self.norm(self.blocks(tokens))
         return latent
 
     def _decode(self, latent: Tensor, place: Tensor) -> Tensor:
         x = self.embed(latent)  # (B, 1 + V, E)
-        hidden = self.mask_token.expand(len(x), place.shape[1] + 1 - x.shape[1], -1)  # (B, P - V, E)
+        hidden = self.mask_token.expand(x.shape[0], place.shape[1] + 1 - x.shape[1], -1)  # (B, P - V, E)
         patches = _take(torch.cat([x[:, 1:], hidden], dim=1), place)  # (B, P, E), each back at its place
         x = torch.cat([x[:, :1], patches], dim=1) + self.decoder_positions
         x = self.decoder_norm(self.decoder_blocks(x))

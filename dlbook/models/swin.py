@@ -10,7 +10,6 @@ Letters for shapes in this file:
     N  heads    K  width of a head, D / N    L  classes
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,11 +83,10 @@ def partition(x: Tensor, window: int) -> Tensor:
     return x.transpose(2, 3).reshape(b, -1, window * window, width)  # (B, G, T, D)
 
 
-def join(windows: Tensor, rows: int, columns: int) -> Tensor:
+def join(windows: Tensor, rows: int, columns: int, window: int) -> Tensor:
     """Undo `partition`: (B, G, T, D) back to (B, rows, columns, D)."""
-    b, _, tokens, width = windows.shape
-    side = math.isqrt(tokens)
-    x = windows.view(b, rows // side, columns // side, side, side, width)
+    b, width = windows.shape[0], windows.shape[-1]
+    x = windows.view(b, rows // window, columns // window, window, window, width)
     return x.transpose(2, 3).reshape(b, rows, columns, width)
 
 
@@ -153,7 +151,7 @@ class WindowAttention(nn.Module):
         # To the kernel every head of every window is a head, so that all pictures share one bias without copies.
         q, k, v = qkv.flatten(2, 3)  # (B, G N, T, K) each
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        heads = heads.view(len(x), windows, self.num_heads, tokens, -1).transpose(2, 3).flatten(3)  # (B, G, T, D)
+        heads = heads.view(x.shape[0], windows, self.num_heads, tokens, -1).transpose(2, 3).flatten(3)  # (B, G, T, D)
         y: Tensor = self.out(heads)
         return y
 
@@ -208,7 +206,7 @@ class Block(nn.Module):
         if any(shifts):
             x = x.roll((-shifts[0], -shifts[1]), dims=(1, 2))
             mask = shift_mask(*padded, self.window, shifts, x.device)
-        x = join(self.attention(partition(x, self.window), mask), *padded)
+        x = join(self.attention(partition(x, self.window), mask), *padded, self.window)
         if any(shifts):
             x = x.roll(shifts, dims=(1, 2))
         return x[:, :rows, :columns]

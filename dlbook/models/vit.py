@@ -190,7 +190,7 @@ class ViT(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """All tokens after the last norm, (B, T, D); the first is the class token's."""
         patches = self.patches(images)  # (B, P, D)
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)  # (B, T, D)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1)  # (B, T, D)
         x: Tensor = self.norm(self.blocks(tokens + self.positions))
         return x
 

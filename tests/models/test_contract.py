@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from dlbook.models import alexnet, efficientnet, resnet, vgg
+from dlbook.models import alexnet, efficientnet, resnet, vgg, yolo
 from dlbook.models.alexnet import AlexNet
 from dlbook.models.bump import BumpNetwork
 from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
+from dlbook.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from dlbook.models.lenet import LeNet
 from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mlp import MLP
@@ -21,6 +23,7 @@ from dlbook.models.swin import Swin, SwinConfig
 from dlbook.models.unet import UNet
 from dlbook.models.vgg import VGG
 from dlbook.models.vit import ViT, ViTConfig
+from dlbook.models.yolo import YOLO
 
 GREY = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 TEN = {"in_channels": 1, "num_classes": 10}
@@ -47,7 +50,26 @@ class OneMask(torch.nn.Module):
         self.model = MAE(MAEConfig(VIT, decoder_width=8, decoder_depth=1, decoder_heads=2, mask_ratio=0.5))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images, torch.arange(4, device=images.device).expand(len(images), -1))[0]
+        return self.model(images, torch.arange(4, device=images.device).expand(images.shape[0], -1))[0]
+
+
+class FixedBoxes(nn.Module):
+    """All of a Faster R-CNN that has parameters, on boxes that are given, since its own depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = FasterRCNNConfig(
+            ResNetConfig((1, 1), (8, 12)), frozen_norm=False, pyramid_channels=10, anchor_sizes=(16, 24, 36),
+            bins=3, hidden=24, canonical=32.0,
+        )  # fmt: skip
+        self.model = FasterRCNN(config, num_classes=4)
+        self.register_buffer("boxes", torch.tensor([[[2.0, 3, 40, 30], [10, 5, 18, 16]]]))
+
+    def forward(self, x):
+        maps = self.model.backbone(x)
+        proposed = [part.flatten(1) for pair in self.model.rpn["head"](maps) for part in pair]
+        decided = self.model.classify(maps, self.boxes.expand(x.shape[0], -1, -1), (x.shape[2], x.shape[3]))
+        return torch.cat([*proposed, *(part.flatten(1) for part in decided)], dim=1)
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -58,6 +80,45 @@ CASES = {
         7 * 5 + 5 + 5 * 3 + 3,
     ),
     "bump": (lambda: BumpNetwork(9), torch.linspace(0, 1, 4).unsqueeze(1), 3 * 9 + 1),
+    "yolo": (
+        lambda: YOLO(yolo.SIZES["yolo_tiny"], num_classes=5),
+        torch.randn(4, 3, 48, 32, generator=torch.Generator().manual_seed(0)),
+        # stages, the residual block, context, merged, two heads; 2 for each channel that is normalised
+        (3 * 4 + 4 * 6 + 6 * 8 + 2 * 8 * 8 + 8 * 10) * 9
+        + 2 * (4 + 6 + 8 + 16 + 10)
+        + 10 * 8
+        + 16
+        + 16 * 7 * 9
+        + 14
+        + 2 * (7 * 7 * 9 + 14)
+        + (7 * 4 + 4)
+        + (7 * 5 + 5),
+    ),
+    "faster_rcnn": (
+        FixedBoxes,
+        torch.randn(3, 3, 40, 64, generator=torch.Generator().manual_seed(0)),
+        # stem and two stages, pyramid, proposals of 3 anchors, box head, K + 1 = 5 columns
+        3 * 8 * 49
+        + 16
+        + 2 * (8 * 8 * 9 + 16)
+        + (8 * 12 + 12 * 12) * 9
+        + 48
+        + 8 * 12
+        + 24
+        + (8 + 12) * 10
+        + 20
+        + 2 * (10 * 10 * 9 + 10)
+        + 10 * 10 * 9
+        + 10
+        + 10 * 15
+        + 15
+        + 10 * 9 * 24
+        + 24
+        + 24 * 24
+        + 24
+        + 24 * 25
+        + 25,
+    ),
     "sawtooth": (lambda: Sawtooth(3), torch.linspace(0, 1, 4).unsqueeze(1), 6 * 3 + 1),
     "lenet": (LeNet, GREY, 25 * 6 + 6 + 25 * 6 * 16 + 16 + 400 * 120 + 120 + 120 * 84 + 84 + 84 * 10 + 10),
     "alexnet": (

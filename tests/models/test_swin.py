@@ -19,7 +19,7 @@ def test_windows_are_cut_row_by_row_and_joined_again():
     x = torch.arange(2 * 4 * 6 * 3).view(2, 4, 6, 3)
     windows = partition(x, 2)
     assert torch.equal(windows[1, 4], x[1, 2:4, 2:4].flatten(0, 1))  # second row of windows, second of three
-    assert torch.equal(join(windows, 4, 6), x)
+    assert torch.equal(join(windows, 4, 6, 2), x)
 
 
 def test_the_mask_keeps_apart_what_was_apart():
