@@ -80,16 +80,16 @@ document.querySelectorAll("[data-page] :is(h1, h2)").forEach((heading, at) => {
 
 def one_page(html: Path, sheets: list[int]) -> str:
     """Put all pages of the book into one; its contents name the given sheets."""
-    sections = []
+    needed = r'<link [^>]*rel="stylesheet"[^>]*>|<script>window\.MathJax.*?</script>|<script[^>]*mathjax[^>]*></script>'
+    sections, head = [], []
     for page in in_order():
         text = (html / f"{page}.html").read_text(encoding="utf-8")
         article = text.partition('<article class="bd-article">')[2].partition("</article>")[0]
+        head += [part.replace('"../', '"') for part in re.findall(needed, text)]  # not all pages have formulas
         sections.append(f'<div data-page="{page}">{article}</div>')
-    first = (html / f"{in_order()[0]}.html").read_text(encoding="utf-8")
-    needed = r'<link [^>]*rel="stylesheet"[^>]*>|<script>window\.MathJax.*?</script>|<script[^>]*mathjax[^>]*></script>'
     return PAGE.format(
         title=yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"],
-        head="\n".join(re.findall(needed, first)),
+        head="\n".join(dict.fromkeys(head)),
         sections="\n".join(sections),
         sheets=json.dumps(sheets),
         script=SCRIPT,

@@ -13,7 +13,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import evidence, notebooks, offline, status
+from . import evidence, light, notebooks, offline, status
 
 
 def free_codecs() -> None:
@@ -37,6 +37,6 @@ def add_templates(app: Sphinx, config: Config) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     free_codecs()
     app.connect("config-inited", add_templates)
-    for part in (notebooks, evidence, status, offline):
+    for part in (notebooks, evidence, status, offline, light):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

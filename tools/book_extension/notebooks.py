@@ -1,9 +1,12 @@
 """Chapters on their way from stored notebook to page: listings, cards, pictures, numbers of figures."""
 
+import base64
+import hashlib
 import importlib
 import inspect
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -14,6 +17,14 @@ from dlbook import evidence, source
 
 CHAPTER = re.compile(r"chapters/(\d\d)-")
 SUMMARY = '<div class="dlbook dlbook-summary"'
+FRAME = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
+STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
+# What a page asks for only when a reader turns to an explorer: all its frames, so that none comes late.
+AHEAD = """<script>document.querySelectorAll("[data-dl-explorer]").forEach(root => {
+const ahead = () => { root.ahead ??= JSON.parse(root.querySelector('script[type="application/json"]').textContent)
+.map(frame => Object.assign(new Image(), {src: frame.src})); };
+["pointerover", "focusin"].forEach(turned => root.addEventListener(turned, ahead, {once: true}));
+});</script>"""
 SIZED = re.compile(r'(<img [^>]*?)style="width: (\d+)px; height: (\d+)px;?"')
 
 
@@ -86,7 +97,36 @@ def finish_page(app: Sphinx, pagename: str, templatename: str, context: dict[str
         body = SIZED.sub(r'\1width="\2" height="\3"', context["body"])
         body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         body = body.replace(SUMMARY, SUMMARY + ' tabindex="0" role="region" aria-label="Verdicts of this chapter"')
-        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+        body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = frames_as_files(once_each(body), app, context["pathto"])
+
+
+def frames_as_files(body: str, app: Sphinx, pathto: Any) -> str:
+    """Put the frames of explorers into files: a notebook has to hold them itself, and a page would be heavy with them."""
+
+    def stored(match: re.Match[str]) -> str:
+        png = base64.b64decode(match[1])
+        name = f"_images/frame-{hashlib.sha256(png).hexdigest()[:16]}.png"
+        path = Path(app.outdir, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png)
+        return str(pathto(name, 1))
+
+    if "data-dl-explorer" not in body:
+        return body
+    return FRAME.sub(stored, body).replace('<img class="dl-frame"', '<img loading="lazy" class="dl-frame"') + AHEAD
+
+
+def once_each(body: str) -> str:
+    """Leave out the styles that a page has already: in a notebook each output brings its own."""
+    seen: set[str] = set()
+
+    def first(match: re.Match[str]) -> str:
+        known = match[0] in seen
+        seen.add(match[0])
+        return "" if known else match[0]
+
+    return STYLE.sub(first, body)
 
 
 def load_images_late(app: Sphinx) -> None:

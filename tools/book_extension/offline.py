@@ -1,50 +1,83 @@
-"""MathJax from the book itself, so that the built book asks no other host."""
+"""Mathematics from the book itself, so that the built book asks no other host, and light enough for a slow line."""
 
-import re
+import json
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-# The parts of MathJax 3 that a page can ask for: the program, its fonts, TeX extensions, speech for screen readers.
-MATHJAX = ("tex-mml-chtml.js", "output/chtml", "input/tex/extensions", "a11y", "sre")
-ICONS = re.compile(r'<script [^>]*/fontawesome/[^>]*></script>|<link rel="preload"[^>]*/webfonts/fa-[^>]*>')
+# MathJax 3 comes in parts. These are joined into one script: TeX in, HTML out, and MathML for screen readers. Its whole
+# (tex-mml-chtml.js) weighs half as much again, for a menu and for MathML as input.
+FIRST = "startup.js"
+PARTS = {
+    "core": "core.js",
+    "input/tex": "input/tex.js",
+    "output/chtml": "output/chtml.js",
+    "output/chtml/fonts/tex": "output/chtml/fonts/tex.js",
+    "a11y/assistive-mml": "a11y/assistive-mml.js",
+}
+# What a page may ask for besides: letters, and TeX extensions by the commands that stand in it.
+FONTS, EXTENSIONS = "output/chtml/fonts/woff-v2", "input/tex/extensions"
+# The two fonts of many symbols are split in two: these characters, and all others, which few pages need.
+MOST = {
+    "MathJax_AMS-Regular": "ABCDEFGHIJKLMNOPQRSTUVWXYZ□■",  # \\mathbb's letters
+    "MathJax_Main-Regular": "".join(map(chr, range(0x20, 0x7F)))
+    + "¬¯±×÷·ℓΓΔΘΛΞΠΣΥΦΨΩ′…←→↑↓↔↦⇐⇒⇔∀∂∃∅∇∈∉∑∏√∝∞∣∥∧∨∩∪∫∼≃≈≠≡≤≥≪≫⊂⊆⊕⊗⊙⊤⊥⋅⋮⋯⋱⌈⌉⌊⌋⟨⟩⟶ˆˉ˙˜⃗−∗∘",
+}
 
 
 def mathjax_folder() -> Path:
     """Where the PyPI package sphinx-mathjax-offline keeps MathJax."""
     for file in distribution("sphinx-mathjax-offline").files or []:
-        if file.name == MATHJAX[0]:
+        if file.name == FIRST:
             return Path(str(file.locate())).parent
-    raise FileNotFoundError(f"{MATHJAX[0]} is not in the installed sphinx-mathjax-offline")
+    raise FileNotFoundError(f"{FIRST} is not in the installed sphinx-mathjax-offline")
 
 
 def use_local_mathjax(app: Sphinx, config: Config) -> None:
-    config.mathjax_path = "mathjax/" + MATHJAX[0]
+    config.mathjax_path = "mathjax/mathjax.js"
+    config.mathjax_options = {"async": "async"}  # the page does not wait for its formulas
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     source, target = mathjax_folder(), Path(app.outdir, "_static", "mathjax")
-    for name in MATHJAX:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source / name, target / name)
+    for name in (FONTS, EXTENSIONS):
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+    ranges = {name: split_font(target / FONTS / f"{name}.woff", letters) for name, letters in MOST.items()}
+    own = (Path(__file__).parent / "mathjax.js").read_text(encoding="utf-8")
+    own = own.replace("$PARTS", json.dumps(list(PARTS))).replace("$RANGES", json.dumps(ranges))
+    parts = [(source / name).read_text(encoding="utf-8") for name in (FIRST, *PARTS.values())]
+    (target / "mathjax.js").write_text(";\n".join([*parts, own]), encoding="utf-8")
 
 
-def drop_icon_script(app: Sphinx, error: Exception | None) -> None:
-    """Take out Font Awesome's script: its style sheet and fonts draw the same icons, and it weighs more than all else."""
-    if error or app.builder.format != "html":
-        return
-    for page in Path(app.outdir).rglob("*.html"):
-        html = page.read_text(encoding="utf-8")
-        page.write_text(ICONS.sub("", html), encoding="utf-8")
+def split_font(path: Path, letters: str) -> dict[str, str]:
+    """Leave these letters in the font, put all others into a second one, and return file -> unicode-range of both."""
+    known = set(TTFont(path).getBestCmap())
+    most = known & set(map(ord, letters))
+    more = path.with_name(f"{path.stem}-more.woff")
+    cut_font(path, more, known - most)
+    cut_font(path, path, most)
+    return {
+        file.name: ", ".join(f"U+{code:X}" for code in sorted(codes))
+        for file, codes in {more: known - most, path: most}.items()
+    }
+
+
+def cut_font(source: Path, target: Path, codes: set[int]) -> None:
+    """Write a font, as WOFF, with these characters alone."""
+    options = subset.Options(flavor="woff", hinting=False, ignore_missing_unicodes=True)
+    font = subset.load_font(str(source), options)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=codes)
+    cutter.subset(font)
+    subset.save_font(font, str(target), options)
 
 
 def show_lone_button(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -60,4 +93,3 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", use_local_mathjax)
     app.connect("html-page-context", show_lone_button, priority=900)
     app.connect("build-finished", copy_mathjax)
-    app.connect("build-finished", drop_icon_script)
