@@ -267,7 +267,7 @@ DECODER_NAMES = (
     (r"^decoder\.decoder_layers\.(\d+)\.", r"decoder_blocks.\1."),
     (r"layernorm_before", "norm1"),
     (r"layernorm_after", "norm2"),
-    (r"attention\.attention\.(q|k|v)(uery|ey|alue)\.", r"attention.\1."),
+    (r"attention\.attention\.([qkv])[a-z]+\.", r"attention.\1."),
     (r"attention\.(q|k|v)_proj\.", r"attention.\1."),
     (r"attention\.(output\.dense|o_proj)\.", "attention.out."),
     (r"(mlp\.fc1|intermediate\.dense)\.", "mlp.0."),
