@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Row, compare
 
+TARGET = 1.02  # no slower, within what two runs of the same code differ by
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -63,13 +65,80 @@ def resnet18(batch: int) -> Pair:
     )
 
 
-#: Functions of the batch size.
-PAIRS = (resnet18,)
+def vit(batch: int) -> Pair:
+    """ViT-S/4 at 32 x 32."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from dlbook.models.vit import SIZES, ViT, convert_transformers
+
+    size = SIZES["vit_s_4"]
+    config = ViTConfig(
+        image_size=size.image_size,
+        patch_size=size.patch_size,
+        hidden_size=size.width,
+        num_hidden_layers=size.depth,
+        num_attention_heads=size.num_heads,
+        intermediate_size=size.mlp_ratio * size.width,
+        layer_norm_eps=1e-6,
+        num_labels=10,
+    )
+    ours, peer = ViT(size, num_classes=10), ViTForImageClassification(config)
+    ours.load_state_dict(convert_transformers(peer.state_dict()))
+    return Pair(f"ViT-S/4 / transformers (32 px, batch {batch})", ours, peer, *classification(batch, 32))
 
 
-def run(rounds: int, batch: int = 64) -> list[Row]:
+def swin(batch: int) -> Pair:
+    """The small Swin, whose windows of 7 fit 28 x 28 pixels."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    from dlbook.models.swin import SIZES, Swin, convert_transformers
+
+    size = SIZES["swin_mini"]
+    config = SwinConfig(
+        image_size=28,
+        patch_size=size.patch_size,
+        embed_dim=size.width,
+        depths=list(size.depths),
+        num_heads=list(size.num_heads),
+        window_size=size.window,
+        mlp_ratio=float(size.mlp_ratio),
+        drop_path_rate=0.0,
+        num_labels=10,
+    )
+    ours, peer = Swin(size, num_classes=10), SwinForImageClassification(config)
+    ours.load_state_dict(convert_transformers(peer.state_dict()))
+    return Pair(f"small Swin / transformers (28 px, batch {batch})", ours, peer, *classification(batch, 28))
+
+
+def convnext(batch: int) -> Pair:
+    """The small ConvNeXt; ours lies in memory channel by channel of each pixel, and so does the peer here."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    from dlbook.models.convnext import SIZES, ConvNeXt, convert_transformers
+
+    size = SIZES["convnext_mini"]
+    config = ConvNextConfig(
+        patch_size=size.patch_size,
+        num_stages=len(size.depths),
+        depths=list(size.depths),
+        hidden_sizes=list(size.widths),
+        layer_scale_init_value=size.layer_scale,
+        layer_norm_eps=1e-6,
+        num_labels=10,
+    )
+    ours, peer = ConvNeXt(size, num_classes=10), ConvNextForImageClassification(config)
+    ours.load_state_dict(convert_transformers(peer.state_dict()))
+    peer = peer.to(memory_format=torch.channels_last)
+    return Pair(f"small ConvNeXt / transformers (28 px, batch {batch})", ours, peer, *classification(batch, 28))
+
+
+#: Functions of the batch size, and the batch size.
+PAIRS = {resnet18: 64, vit: 8, swin: 32, convnext: 32}
+
+
+def run(rounds: int, batch: int | None = None) -> list[Row]:
     """One row for each pair: forward, backward and optimiser."""
-    return [row(make(batch), rounds) for make in PAIRS]
+    return [row(make(batch or size), rounds) for make, size in PAIRS.items()]
 
 
 def row(pair: Pair, rounds: int) -> Row:
@@ -85,12 +154,12 @@ def row(pair: Pair, rounds: int) -> Row:
             pair.ours(pair.x[:2]), pair.peer_outputs(pair.peer(pair.x[:2])), rtol=1e-4, atol=1e-4
         )
     ours, peer = step(pair, pair.ours, lambda outputs: outputs), step(pair, pair.peer, pair.peer_outputs)
-    return compare(f"{pair.name}, training step", ours, peer, target=1.0, rounds=rounds)
+    return compare(f"{pair.name}, training step", ours, peer, target=TARGET, rounds=rounds)
 
 
 def step(pair: Pair, model: nn.Module, outputs: Callable[[object], Tensor]) -> Callable[[], None]:
     """One training step of one side, as a function to be timed."""
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-4, fused=True)
 
     def once() -> None:
         optimizer.zero_grad()

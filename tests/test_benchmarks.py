@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_autograd, bench_batches, bench_fit, bench_import, bench_vision, harness
+from benchmarks import bench_autograd, bench_batches, bench_detection, bench_fit, bench_import, bench_vision, harness
 
 
 class Clock:
@@ -62,6 +62,7 @@ BENCHES = {
     "batches": lambda: bench_batches.run(rounds=2, epochs=1),
     "import": lambda: bench_import.run(rounds=2),
     "vision": lambda: bench_vision.run(rounds=2, batch=2),
+    "detection": lambda: bench_detection.run(rounds=2, count=20),
 }
 
 
