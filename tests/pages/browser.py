@@ -21,6 +21,7 @@ def open_page(browser: Chrome, address: str) -> None:
     browser.execute_async_script("""
         const done = arguments[0];
         document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
+        dispatchEvent(new Event("beforeprint"));  // formulas far below are set now, too
         const set = window.MathJax?.startup?.promise ?? Promise.resolve();
         const drawn = [...document.images].map(image => image.decode().catch(() => null));
         Promise.all([set, ...drawn]).then(() => done());

@@ -1,6 +1,7 @@
 // The end of the script for mathematics that the build joins from MathJax's parts: what is there already, which part of
-// a font holds which letters, and how a page is set - a few formulas at a time, those on the screen first, so
-// that it can be read and scrolled meanwhile. `MathJax.startup.promise` is kept when all are set.
+// a font holds which letters, and how a page is set - a few formulas at a time, so that it can be read and scrolled
+// meanwhile: those on the first screens at once, the others when the reader moves, or after ten seconds.
+// `MathJax.startup.promise` is kept when all are set.
 (() => {
   const { Loader } = MathJax._.components.loader;
   Loader.preLoad(...$PARTS);
@@ -16,13 +17,25 @@
   }
 
   const moment = () => new Promise(resolve => setTimeout(resolve));
-  MathJax.config.startup.pageReady = async () => {
+  const sorted = formulas => {
     const far = formula => Math.abs(formula.getBoundingClientRect().top);
-    const near = [...document.querySelectorAll(".math")].map(formula => [far(formula), formula]);
-    const waiting = near.sort(([one], [other]) => one - other).map(([, formula]) => formula);
-    while (waiting.length) {
-      await MathJax.typesetPromise(waiting.splice(0, 4));
+    return formulas.map(formula => [far(formula), formula]).sort(([one], [other]) => one - other);
+  };
+  const set = async formulas => {
+    for (let i = 0; i < formulas.length; i += 4) {
+      await MathJax.typesetPromise(formulas.slice(i, i + 4));
       await moment();
     }
+  };
+  const awake = new Promise(resolve => {
+    for (const sign of ["scroll", "keydown", "pointerdown", "beforeprint"]) addEventListener(sign, resolve, { once: true });
+    setTimeout(resolve, 10000);
+  });
+  MathJax.config.startup.pageReady = async () => {
+    const all = [...document.querySelectorAll(".math")];
+    const near = sorted(all).filter(([far]) => far < 2 * innerHeight).map(([, formula]) => formula);
+    await set(near);
+    await awake;
+    await set(sorted(all.filter(formula => !near.includes(formula))).map(([, formula]) => formula));
   };
 })();
