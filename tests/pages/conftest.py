@@ -40,6 +40,15 @@ def site(built: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session", params=["http", "file"])
+def root(request: pytest.FixtureRequest, built: Path) -> str:
+    """What the addresses of all pages begin with, in both ways to read the book: from a server, and as files."""
+    if request.param == "http":
+        site: str = request.getfixturevalue("site")
+        return site
+    return f"{built.as_uri()}/"
+
+
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     found = find_chromium()
@@ -52,7 +61,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         )
     options = ChromeOptions()
     options.binary_location = found
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+    cut = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # the network, but for our own server
+    for flag in [*FLAGS, cut, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = Chrome(options=options, service=Service(driver))
@@ -62,7 +72,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def browser(chromium: Chrome) -> Chrome:
-    """The browser with a wide window, the light theme, and logs emptied."""
+    """The browser with a wide window, an empty page, the light theme, and logs emptied."""
+    chromium.get("about:blank")
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WIDE)
     for log in ("browser", "performance"):
         chromium.get_log(log)
