@@ -38,7 +38,7 @@ FAULTS = """(() => {
 def open_page(browser: Chrome, address: str) -> None:
     """Open a page and wait until its mathematics is set and its pictures are there."""
     browser.get(address)
-    browser.set_script_timeout(60)
+    browser.set_script_timeout(180)  # a busy machine is no fault of the page
     browser.execute_async_script(f"{READY}.then(() => arguments[0]())")
 
 
