@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -297,6 +298,20 @@ def test_each_verdict_has_a_sign_and_a_colour_of_its_own(shown):
     assert len({re.search(r"--dl-tone:var\(--dl-(\w+)\)", bundle["text/html"])[1] for bundle in shown}) == 3
 
 
+def test_the_card_holds_nothing_where_nothing_was_given(shown):
+    claim("2.1", holds=True, because="so")
+    empty = dict.fromkeys(("number", "low", "high", "seeds", "confidence", "margin"))
+    assert shown[0][MIME] == empty | {
+        "id": "2.1",
+        "verdict": "holds",
+        "because": "so",
+        "limits": "",
+        "scale": "cpu",
+        "unit": "",
+    }
+    assert "Limits" not in shown[0]["text/plain"] + shown[0]["text/html"]
+
+
 def test_numbers_without_an_estimate_or_a_margin(shown):
     claim("2.1", holds=True, because="so")
     claim("2.1", holds=True, because="so", estimate=GAIN)
@@ -343,3 +358,27 @@ def test_summary_lists_what_was_claimed_in_order_since_start(capsys):
     first, second = capsys.readouterr().out.strip().splitlines()
     assert first.startswith("2.1  ◐ holds, with limits")
     assert second.startswith("2.7  ✗ does not hold")
+
+
+def test_the_summary_says_what_each_verdict_rests_on(shown, monkeypatch):
+    monkeypatch.setattr(evidence, "_claimed", {})
+    claim("2.1", holds=True, because="a < b")
+    claim("2.3", holds=True, because="so", estimate=GAIN, margin=2)
+    summary()
+    rows = [
+        ("2.1", "✓ holds", statements()["2.1"].claim, "a < b"),
+        ("2.3", "✓ holds", statements()["2.3"].claim, numbers_line(shown[1][MIME])),
+    ]
+    assert shown[2]["text/plain"] == "\n".join(f"{a}  {b}  {c} — {d}" for a, b, c, d in rows)
+    table = ElementTree.fromstring(re.search(r"<table>.*</table>", shown[2]["text/html"])[0])
+    head, *body = [tuple(cell.text for cell in row) for row in table.iter("tr")]
+    assert head == ("No.", "Verdict", "Statement", "Rests on")
+    assert body == rows
+    assert {cell.get("scope") for cell in table.iter("th")} == {"col"}
+    assert '<div class="dlbook dlbook-summary"><table>' in shown[2]["text/html"]
+
+
+def test_a_summary_of_nothing_is_empty(shown, monkeypatch):
+    monkeypatch.setattr(evidence, "_claimed", {})
+    summary()
+    assert shown[0]["text/plain"] == ""

@@ -206,7 +206,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("message", "other"), OTHERS.items(), ids=OTHERS)
+@pytest.mark.parametrize(("message", "other"), OTHERS.items(), ids=range(len(OTHERS)))
 def test_a_checkpoint_of_another_training_is_refused_and_changes_nothing(message, other, tmp_path):
     Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
     run, fresh = Run(**other), Run(**other)
