@@ -245,6 +245,23 @@ def test_bad_arguments_are_refused_with_their_value(message, arguments):
         fit(model, loss_fn=LOSS, optimizer=sgd(model), **({"epochs": 1, "data": [data()]} | arguments))
 
 
+def test_a_batch_without_examples_is_passed_over():
+    x, y = data()
+    pieces = [(x[:9], y[:9]), (x[9:16], y[9:16]), (x[16:], y[16:])]
+    nothing = (x[:0], y[:0])
+    model, other = mlp(), mlp()
+    history = fit(model, pieces, LOSS, sgd(model), epochs=2, accumulate=2, val_data=pieces)
+    with_gaps = [nothing, pieces[0], nothing, *pieces[1:], nothing]
+    assert fit(other, with_gaps, LOSS, sgd(other), epochs=2, accumulate=2, val_data=with_gaps) == history
+    assert_same_bits(model, other)
+
+
+def test_a_model_without_parameters_is_evaluated_on_the_cpu():
+    x, y = data()
+    right = LOSS(x, y).item()
+    assert evaluate(nn.Identity(), [(x[:9], y[:9]), (x[9:], y[9:])], LOSS)["loss"] == pytest.approx(right, rel=1e-6)
+
+
 def test_evaluate_refuses_empty_data_and_restores_the_mode():
     model = mlp()
     with pytest.raises(ValueError, match="data is empty"):
