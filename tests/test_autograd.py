@@ -297,6 +297,13 @@ def test_the_power_0_is_flat_everywhere():
     np.testing.assert_array_equal(x.grad, [0.0, 0.0])
 
 
+def test_relu_is_flat_at_0():
+    ours, theirs = Array([-1.0, 0.0, 2.0], requires_grad=True), torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    autograd.relu(ours).sum().backward()
+    torch.relu(theirs).sum().backward()
+    np.testing.assert_array_equal(ours.grad, theirs.grad.numpy())
+
+
 def test_large_numbers_overflow_nowhere():
     values = np.array([-1e4, -20.0, 0.0, 20.0, 1e4])
     ours, theirs = Array(values, requires_grad=True), torch.tensor(values, requires_grad=True)
