@@ -217,7 +217,7 @@ def test_a_claim_without_its_grounds_is_refused(shown, number, wrong, message):
 
 def test_a_verdict_needs_a_scale(shown, monkeypatch):
     monkeypatch.setattr(scale, "_current", None)
-    with pytest.raises(RuntimeError, match=r"call run = start"):
+    with pytest.raises(RuntimeError, match=r"^call run = start\(scale, seed\) first"):
         claim("2.1", holds=True, because="so it is")
 
 
@@ -261,11 +261,10 @@ def test_the_card_says_the_same_in_html(shown):
     page = shown[0]["text/html"]
     assert 'id="claim-2-3"' in page
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page)
-    words = " ".join(text.split())
-    for line in shown[0]["text/plain"].splitlines()[1:]:
-        assert line in words
-    assert "Statement 2.3" in words
-    assert "ReLU mitigates vanishing gradients" in words
+    title, *others = shown[0]["text/plain"].splitlines()
+    number, _, said = title.partition(": ")
+    assert " ".join(text.split()) == " ".join([number, others[0], said, *others[1:]])
+    assert evidence.RULES in page
 
 
 def test_text_is_escaped_in_html_and_nowhere_else(shown):
@@ -341,6 +340,12 @@ def test_verdicts_ignores_streams_and_errors():
     assert verdicts({"cells": [stream, {"cell_type": "raw"}]}) == {}
 
 
+def test_verdicts_finds_a_card_behind_other_outputs(shown):
+    claim("2.1", holds=True, because="so")
+    outputs = [{"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": shown[0]}]
+    assert list(verdicts({"cells": [{"cell_type": "code", "outputs": outputs}]})) == ["2.1"]
+
+
 def test_verdicts_refuses_a_repeated_statement(shown):
     claim("2.1", holds=True, because="so")
     with pytest.raises(ValueError, match=r"statement 2\.1 has more than one verdict"):
@@ -374,6 +379,8 @@ def test_the_summary_says_what_each_verdict_rests_on(shown, monkeypatch):
     head, *body = [tuple(cell.text for cell in row) for row in table.iter("tr")]
     assert head == ("No.", "Verdict", "Statement", "Rests on")
     assert body == rows
+    assert "".join(table.itertext()) == "".join("".join(row) for row in (head, *body))
+    assert evidence.SUMMARY_RULES in shown[2]["text/html"]
     assert {cell.get("scope") for cell in table.iter("th")} == {"col"}
     assert '<div class="dlbook dlbook-summary"><table>' in shown[2]["text/html"]
 
