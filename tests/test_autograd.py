@@ -184,6 +184,12 @@ def test_gradients_add_up_until_they_are_cleared():
     np.testing.assert_array_equal(x.grad, [3.0, 3.0])
 
 
+def test_one_number_in_brackets_needs_no_gradient_from_outside():
+    x = Array([[3.0]], requires_grad=True)
+    (1.0 + x * 2.0).backward()
+    np.testing.assert_array_equal(x.grad, [[2.0]])
+
+
 def test_numpy_on_the_left_and_dtype():
     x = Array(np.ones((2, 3), dtype=np.float32), requires_grad=True)
     y = (np.full((2, 3), 2.0) * x - 1.0) / 4.0
@@ -370,7 +376,7 @@ def test_optimizers_equal_torch_over_100_steps(name):
     ("mistake", "error", "message"),
     [
         (lambda: Array("text"), TypeError, "real numbers, got <U4"),
-        (lambda: Array([1.0]).backward(), ValueError, "requires a gradient"),
+        (lambda: Array([1.0]).backward(), ValueError, "^nothing .* requires a gradient"),
         (lambda: Array([1.0, 2.0], True).backward(), ValueError, r"one number, not shape \(2,\)"),
         (lambda: Array([1.0, 2.0], True).backward([1.0]), ValueError, r"shape \(1,\), the array \(2,\)"),
         (lambda: Array(np.ones((2, 3))) @ np.ones((2, 3)), ValueError, r"multiply shapes \(2, 3\) and \(2, 3\)"),
