@@ -31,6 +31,10 @@ def test_a_class_that_is_nowhere_has_no_score():
     scores = segmentation_scores(masks, masks, 2)
     assert scores.iou[0] == scores.dice[0] == 1
     assert all(math.isnan(part[1]) for part in (scores.iou, scores.dice, scores.boundary))
+    scores = segmentation_scores(masks, masks, 5)
+    assert scores.iou.isnan().tolist() == [False, True, True, True, True]
+    assert scores.boundary.isnan().all()  # one class all over has no border
+    assert scores.boundary.dtype == torch.float64
 
 
 def test_a_border_that_is_off_by_the_tolerance_still_counts():
@@ -102,8 +106,9 @@ def test_the_loss_is_cross_entropy_and_dice_of_one_pixel_more():
     assert dice_loss(logits.bfloat16(), masks).dtype == torch.float32
 
 
-def test_dice_loss_from_its_definition():
-    logits, masks = torch.randn(3, K, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), some()
+@pytest.mark.parametrize("masks", [some(), some().clamp(max=K - 2)])
+def test_dice_loss_from_its_definition(masks):
+    logits = torch.randn(3, K, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     p = torch.softmax(logits.float(), 1)
     total = 0.0
     for k in range(K):
