@@ -186,7 +186,9 @@ def test_gradients_add_up_until_they_are_cleared():
 
 def test_one_number_in_brackets_needs_no_gradient_from_outside():
     x = Array([[3.0]], requires_grad=True)
-    (1.0 + x * 2.0).backward()
+    y = 1.0 + x * 2.0
+    y.backward()
+    assert y.item() == 7.0
     np.testing.assert_array_equal(x.grad, [[2.0]])
 
 
