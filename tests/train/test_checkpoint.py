@@ -183,7 +183,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "c.pt"
     for write, message in (
-        (lambda: path.write_text("hello"), "cannot be read as a checkpoint"),
+        (lambda: path.write_text("hello"), "cannot be read as a checkpoint: .* file. Delete it to start anew"),
         (lambda: torch.save({"model": {}}, path), "is not a 'dlbook checkpoint, version 2'"),
         (lambda: torch.save([1], path), "is not a 'dlbook checkpoint, version 2'"),
     ):
@@ -242,7 +242,10 @@ def test_a_part_that_is_missing_is_named(part, tmp_path):
     state = checkpoint.read(tmp_path / "c.pt")
     del state[part]
     checkpoint.write(state, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=rf"lacks a part or holds one of another kind \(KeyError: '{part}'\)"):
+    lacks = (
+        rf"lacks a part or holds one of another kind \(KeyError: '{part}'\)\. Delete it to start anew, or name another"
+    )
+    with pytest.raises(ValueError, match=lacks):
         Run().fit(checkpoint=tmp_path / "c.pt")
 
 
@@ -256,7 +259,7 @@ def test_three_differences_are_told_and_the_others_counted(tmp_path):
     state = checkpoint.read(path)
     state["kinds"] |= {"data": "A", "optimizer": "B", "scheduler": "C"}
     checkpoint.write(state, path)
-    with pytest.raises(ValueError, match=r"scheduler is C there and OneCycleLR here\. Delete"):
+    with pytest.raises(ValueError, match=r"is C there and OneCycleLR here\. Delete it to start anew, or name"):
         Run().fit(checkpoint=path)
 
 
@@ -292,6 +295,31 @@ def test_other_data_are_refused_and_change_nothing(tmp_path):
     with pytest.raises(ValueError, match="batch_size 4 there, 6 here"):
         run.fit(checkpoint=tmp_path / "c.pt")
     assert_same_bits(run.model, fresh.model)
+
+
+def test_what_a_checkpoint_holds(tmp_path):
+    Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
+    state = checkpoint.read(tmp_path / "c.pt")
+    kinds = {"data": "Batches", "model": "Sequential", "optimizer": "Adam", "scaler": "GradScaler"}
+    assert state["kinds"] == kinds | {"scheduler": "OneCycleLR"}
+    assert state.keys() == {"format", "kinds", "history", "random", *state["kinds"]}
+    assert state["scaler"] == {}  # it scales in float16 only
+    assert [random.keys() for random in state["random"]] == [{"cpu", "cuda"}]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    (tmp_path / "c.pt.part").write_text("half a checkpoint")
+    checkpoint.write({"a": 1}, tmp_path / "c.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_system_that_cannot_open_folders_writes_nevertheless(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("a folder")
+
+    monkeypatch.setattr(os, "open", refuse)
+    checkpoint.write({"format": checkpoint.FORMAT}, tmp_path / "c.pt")
+    assert checkpoint.read(tmp_path / "c.pt") == {"format": checkpoint.FORMAT}
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):

@@ -173,7 +173,9 @@ def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_mode():
         def __iter__(self):
             return iter(next(poisoned))
 
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 2"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan in epoch 2: .* data may hold values that are not finite"
+    ):
         fit(model, Data(), LOSS, sgd(model), epochs=5)
     assert not model.training
 
@@ -210,6 +212,15 @@ def test_a_parameter_outside_the_optimizer_does_not_move_or_count_for_clipping()
     fit(model, [(x, y)], LOSS, sgd(model[2]), epochs=3, max_grad_norm=0.01)
     fit(reference, [(x, y)], LOSS, sgd(reference[2]), epochs=3, max_grad_norm=0.01)
     assert_same_bits(model, reference)
+
+
+def test_the_model_is_compiled_where_it_was_asked_for(monkeypatch):
+    compiled, model = [], mlp()
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    fit(model, [data()], LOSS, sgd(model), epochs=1)
+    assert compiled == []
+    fit(model, [data()], LOSS, sgd(model), epochs=1, compile=True)
+    assert compiled == [model]
 
 
 def test_compiled_training_gives_the_same_model():
@@ -264,7 +275,7 @@ def test_a_model_without_parameters_is_evaluated_on_the_cpu():
 
 def test_evaluate_refuses_empty_data_and_restores_the_mode():
     model = mlp()
-    with pytest.raises(ValueError, match="data is empty"):
+    with pytest.raises(ValueError, match=r"^data is empty: it gave no example$"):
         evaluate(model, [], LOSS)
     assert model.training
 
