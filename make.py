@@ -35,10 +35,11 @@ STAMP = VENV / "dlbook-stamp"
 BUILD = ROOT / "_build"
 REQUIREMENTS = ("requirements.txt", "constraints.txt", "overrides.txt", "data-packages.txt")
 PATIENCE = 10  # seconds that a command has for tidying up after Ctrl-C
+MUTMUT = "mutmut==3.8.1"
 NEEDED_GB = 3  # PyTorch for the CPU and all the tools
 VARIABLES = {
     "SCALE": "smoke, cpu (default) or gpu: how large the chapters run",
-    "ONLY": 'the chapters meant, such as "02 03"',
+    "ONLY": 'the chapters meant, such as "02 03"; of `mutants` the parts, such as "losses evidence"',
     "JOBS": "how many chapters run side by side",
     "FORCE": "1: run chapters that are not stale too",
     "PORT": "where `serve` listens (8000)",
@@ -323,6 +324,13 @@ def bench(values):
     return python("-m", "benchmarks")
 
 
+def mutants(values):
+    """change the code in small ways and count the changes that the tests notice (ONLY; hours)"""
+    # In an environment of the moment above .venv: mutmut brings a dozen packages that nothing else needs.
+    run = ("-m", "uv", "run", "--no-project", "--python", PYTHON, "--with", MUTMUT)
+    return python(*run, "python", "-m", "tools.mutants", *values.get("ONLY", "").split(), env=uv_environment())
+
+
 # ---- the rest
 
 
@@ -353,7 +361,7 @@ def help(values):
 
 TASKS = {
     task.__name__: task
-    for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, colab, clean, repository, help)
+    for task in (book, test, setup, chapters, lint, serve, pdf, lab, bench, mutants, colab, clean, repository, help)
 }
 NEED_NOTHING = {"setup", "clean", "help"}  # setup sets up by itself
 

@@ -1,5 +1,7 @@
 """The engine against torch.autograd in float64 on random graphs, and against finite differences."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,14 @@ def test_gradients_add_up_until_they_are_cleared():
     np.testing.assert_array_equal(x.grad, [3.0, 3.0])
 
 
+def test_one_number_in_brackets_needs_no_gradient_from_outside():
+    x = Array([[3.0]], requires_grad=True)
+    y = 1.0 + x * 2.0
+    y.backward()
+    assert y.item() == 7.0
+    np.testing.assert_array_equal(x.grad, [[2.0]])
+
+
 def test_numpy_on_the_left_and_dtype():
     x = Array(np.ones((2, 3), dtype=np.float32), requires_grad=True)
     y = (np.full((2, 3), 2.0) * x - 1.0) / 4.0
@@ -193,6 +203,144 @@ def test_numpy_on_the_left_and_dtype():
     product = np.ones((4, 2)) @ x
     assert product.shape == (4, 3)
     assert product.data.dtype == np.float32
+
+
+# what a figure of the graph says at each node: (made by, operation)
+SIGNS = {
+    "+": lambda x: x + 1.0,
+    "×": lambda x: x * 2.0,
+    "−": lambda x: x - 1.0,
+    "÷": lambda x: x / 2.0,
+    "^3": lambda x: x**3,
+    "^0": lambda x: x**0,
+    "@": lambda x: x @ x,
+    "reshape": lambda x: x.reshape(4),
+    "transpose": lambda x: x.T,
+    "[ ]": lambda x: x[0],
+    "sum": lambda x: x.sum(),
+    "max": lambda x: x.max(),
+    "exp": autograd.exp,
+    "log": autograd.log,
+    "relu": autograd.relu,
+    "tanh": autograd.tanh,
+    "sigmoid": autograd.sigmoid,
+    "cross-entropy": lambda x: autograd.cross_entropy(x, np.array([0, 1])),
+}
+
+
+@pytest.mark.parametrize(("sign", "operation"), SIGNS.items(), ids=range(len(SIGNS)))
+def test_a_result_notes_its_operation_and_keeps_float32(sign, operation):
+    x = Array(np.array([[1.0, 2.0], [3.0, 0.5]], dtype=np.float32), requires_grad=True)
+    y = operation(x)
+    assert y.op == sign
+    assert y.parents[0] is x
+    assert y.requires_grad
+    assert y.data.dtype == np.float32
+    y.backward(np.ones(y.shape))
+    assert x.grad.dtype == np.float32
+    assert not operation(Array(x.data)).requires_grad
+
+
+def test_what_it_prints():
+    x = Array([1.0, 2.0 / 3.0])
+    assert repr(x) == "Array([1.     0.6667])"
+    assert repr(x + 1) == "Array([2.     1.6667], op='+')"
+    assert repr(-x) == "Array([-1.     -0.6667], op='−')"
+    assert "..." in repr(Array(np.zeros(21)))
+    assert "..." not in repr(Array(np.zeros(20)))
+
+
+def test_an_array_one_starts_from():
+    x = Array([[1, 2, 3], [4, 5, 6]])
+    assert (x.shape, x.ndim, len(x), x.data.dtype) == ((2, 3), 2, 2, np.float64)
+    assert (x.requires_grad, x.grad, x.op, x.parents) == (False, None, "", ())
+    assert Array([7]).item() == 7.0
+    with pytest.raises(TypeError, match="real numbers, got bool"):
+        Array([True])
+
+
+REDUCTIONS = {
+    "sum": (lambda x, *a, **k: x.sum(*a, **k), torch.sum),
+    "mean": (lambda x, *a, **k: x.mean(*a, **k), torch.mean),
+    "max": (lambda x, *a, **k: x.max(*a, **k), torch.amax),
+}
+
+
+@pytest.mark.parametrize("keepdims", [None, False, True])
+@pytest.mark.parametrize(
+    ("name", "axis"), [*itertools.product(REDUCTIONS, [None, 0, 1, -1]), ("sum", (0, 2)), ("mean", (0, 2))]
+)
+def test_reductions_equal_torch(name, axis, keepdims):
+    values = np.random.default_rng(0).normal(size=(2, 3, 5))
+    ours, theirs = Array(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    given = {} if keepdims is None else {"keepdims": keepdims}
+    a = REDUCTIONS[name][0](ours, *([] if axis is None else [axis]), **given)
+    b = REDUCTIONS[name][1](theirs, (0, 1, 2) if axis is None else axis, keepdim=bool(keepdims))
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a.data, b.detach().numpy(), rtol=1e-12)
+    weights = np.random.default_rng(1).normal(size=a.shape)
+    a.backward(weights)
+    b.backward(torch.tensor(weights))
+    np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-12)
+
+
+def test_shapes_are_changed_and_changed_back():
+    values = np.arange(24.0).reshape(2, 3, 4)
+    weights = np.random.default_rng(0).normal(size=values.shape)
+    x = Array(values, requires_grad=True)
+    moved, flat = x.transpose(1, 2, 0), x.reshape(4, 6)
+    np.testing.assert_array_equal(moved.data, values.transpose(1, 2, 0))
+    np.testing.assert_array_equal(flat.data, values.reshape(4, 6))
+    moved.backward(weights.transpose(1, 2, 0))
+    np.testing.assert_array_equal(x.grad, weights)
+    flat.backward(weights.reshape(4, 6))
+    np.testing.assert_array_equal(x.grad, 2 * weights)
+
+
+def test_the_power_0_is_flat_everywhere():
+    x = Array([0.0, 2.0], requires_grad=True)
+    y = x**0
+    y.sum().backward()
+    np.testing.assert_array_equal(y.data, [1.0, 1.0])
+    np.testing.assert_array_equal(x.grad, [0.0, 0.0])
+
+
+def test_relu_is_flat_at_0():
+    ours, theirs = Array([-1.0, 0.0, 2.0], requires_grad=True), torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    autograd.relu(ours).sum().backward()
+    torch.relu(theirs).sum().backward()
+    np.testing.assert_array_equal(ours.grad, theirs.grad.numpy())
+
+
+def test_large_numbers_overflow_nowhere():
+    values = np.array([-1e4, -20.0, 0.0, 20.0, 1e4])
+    ours, theirs = Array(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    with np.errstate(over="raise", invalid="raise"):
+        y = autograd.sigmoid(ours)
+        y.sum().backward()
+    torch.sigmoid(theirs).sum().backward()
+    np.testing.assert_allclose(y.data, torch.sigmoid(theirs).detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-6, atol=1e-12)
+
+
+def test_what_requires_no_gradient_gets_none():
+    x, y = Array([1.0, 2.0], requires_grad=True), Array([3.0, 4.0])
+    (x * y).sum().backward()
+    np.testing.assert_array_equal(x.grad, [3.0, 4.0])
+    assert y.grad is None
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SGD, torch.optim.SGD), (Adam, torch.optim.Adam)])
+def test_optimizers_have_the_defaults_of_torch(ours, theirs):
+    x, u = Array([1.0, -2.0], requires_grad=True), torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    given = (0.1,) if ours is SGD else ()
+    our_steps, their_steps = ours(iter([x]), *given), theirs([u], *given)
+    for gradient in ([3.0, 1e-8], [-1.0, 2e-8], [0.5, -1e-8]):
+        x.grad, u.grad = np.array(gradient), torch.tensor(gradient, dtype=torch.float64)
+        our_steps.step()
+        their_steps.step()
+        assert x.grad is None
+    np.testing.assert_allclose(x.data, u.detach().numpy(), rtol=1e-12)
 
 
 def torch_optimizer(name, parameters):
@@ -230,12 +378,18 @@ def test_optimizers_equal_torch_over_100_steps(name):
     ("mistake", "error", "message"),
     [
         (lambda: Array("text"), TypeError, "real numbers, got <U4"),
-        (lambda: Array([1.0]).backward(), ValueError, "requires a gradient"),
+        (lambda: Array([1.0]).backward(), ValueError, "^nothing .* requires a gradient"),
         (lambda: Array([1.0, 2.0], True).backward(), ValueError, r"one number, not shape \(2,\)"),
         (lambda: Array([1.0, 2.0], True).backward([1.0]), ValueError, r"shape \(1,\), the array \(2,\)"),
         (lambda: Array(np.ones((2, 3))) @ np.ones((2, 3)), ValueError, r"multiply shapes \(2, 3\) and \(2, 3\)"),
         (lambda: autograd.cross_entropy(Array(np.ones((2, 3))), np.array([0, 3])), ValueError, "0 to 2, got 0 to 3"),
+        (lambda: Array(np.ones(3)) @ np.ones((3, 2)), ValueError, r"multiply shapes \(3,\) and \(3, 2\)"),
+        (lambda: Array(np.ones((2, 3))) @ np.ones(3), ValueError, r"multiply shapes \(2, 3\) and \(3,\)"),
+        (lambda: Array(np.ones((2, 0))).mean(), ValueError, r"shape \(2, 0\) has no mean"),
+        (lambda: autograd.cross_entropy(Array(np.ones((2, 3))), np.array([-1, 2])), ValueError, "0 to 2, got -1 to 2"),
         (lambda: autograd.cross_entropy(Array(np.ones((2, 3))), np.array([0])), ValueError, r"\(2, 3\) and \(1,\)"),
+        (lambda: autograd.cross_entropy(Array(np.ones(2)), np.array([0, 1])), ValueError, r"\(2,\) and \(2,\)"),
+        (lambda: autograd.cross_entropy(Array(np.ones((0, 3))), np.array([], int)), ValueError, "B > 0"),
         (lambda: SGD([Array([1.0], True)], 0.1).step(), ValueError, "call backward"),
     ],
 )

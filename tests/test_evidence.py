@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ def test_a_claim_without_its_grounds_is_refused(shown, number, wrong, message):
 
 def test_a_verdict_needs_a_scale(shown, monkeypatch):
     monkeypatch.setattr(scale, "_current", None)
-    with pytest.raises(RuntimeError, match=r"call run = start"):
+    with pytest.raises(RuntimeError, match=r"^call run = start\(scale, seed\) first"):
         claim("2.1", holds=True, because="so it is")
 
 
@@ -260,11 +261,10 @@ def test_the_card_says_the_same_in_html(shown):
     page = shown[0]["text/html"]
     assert 'id="claim-2-3"' in page
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page)
-    words = " ".join(text.split())
-    for line in shown[0]["text/plain"].splitlines()[1:]:
-        assert line in words
-    assert "Statement 2.3" in words
-    assert "ReLU mitigates vanishing gradients" in words
+    title, *others = shown[0]["text/plain"].splitlines()
+    number, _, said = title.partition(": ")
+    assert " ".join(text.split()) == " ".join([number, others[0], said, *others[1:]])
+    assert evidence.RULES in page
 
 
 def test_text_is_escaped_in_html_and_nowhere_else(shown):
@@ -297,6 +297,20 @@ def test_each_verdict_has_a_sign_and_a_colour_of_its_own(shown):
     assert len({re.search(r"--dl-tone:var\(--dl-(\w+)\)", bundle["text/html"])[1] for bundle in shown}) == 3
 
 
+def test_the_card_holds_nothing_where_nothing_was_given(shown):
+    claim("2.1", holds=True, because="so")
+    empty = dict.fromkeys(("number", "low", "high", "seeds", "confidence", "margin"))
+    assert shown[0][MIME] == empty | {
+        "id": "2.1",
+        "verdict": "holds",
+        "because": "so",
+        "limits": "",
+        "scale": "cpu",
+        "unit": "",
+    }
+    assert "Limits" not in shown[0]["text/plain"] + shown[0]["text/html"]
+
+
 def test_numbers_without_an_estimate_or_a_margin(shown):
     claim("2.1", holds=True, because="so")
     claim("2.1", holds=True, because="so", estimate=GAIN)
@@ -326,6 +340,12 @@ def test_verdicts_ignores_streams_and_errors():
     assert verdicts({"cells": [stream, {"cell_type": "raw"}]}) == {}
 
 
+def test_verdicts_finds_a_card_behind_other_outputs(shown):
+    claim("2.1", holds=True, because="so")
+    outputs = [{"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": shown[0]}]
+    assert list(verdicts({"cells": [{"cell_type": "code", "outputs": outputs}]})) == ["2.1"]
+
+
 def test_verdicts_refuses_a_repeated_statement(shown):
     claim("2.1", holds=True, because="so")
     with pytest.raises(ValueError, match=r"statement 2\.1 has more than one verdict"):
@@ -343,3 +363,29 @@ def test_summary_lists_what_was_claimed_in_order_since_start(capsys):
     first, second = capsys.readouterr().out.strip().splitlines()
     assert first.startswith("2.1  ◐ holds, with limits")
     assert second.startswith("2.7  ✗ does not hold")
+
+
+def test_the_summary_says_what_each_verdict_rests_on(shown, monkeypatch):
+    monkeypatch.setattr(evidence, "_claimed", {})
+    claim("2.1", holds=True, because="a < b")
+    claim("2.3", holds=True, because="so", estimate=GAIN, margin=2)
+    summary()
+    rows = [
+        ("2.1", "✓ holds", statements()["2.1"].claim, "a < b"),
+        ("2.3", "✓ holds", statements()["2.3"].claim, numbers_line(shown[1][MIME])),
+    ]
+    assert shown[2]["text/plain"] == "\n".join(f"{a}  {b}  {c} — {d}" for a, b, c, d in rows)
+    table = ElementTree.fromstring(re.search(r"<table>.*</table>", shown[2]["text/html"])[0])
+    head, *body = [tuple(cell.text for cell in row) for row in table.iter("tr")]
+    assert head == ("No.", "Verdict", "Statement", "Rests on")
+    assert body == rows
+    assert "".join(table.itertext()) == "".join("".join(row) for row in (head, *body))
+    assert evidence.SUMMARY_RULES in shown[2]["text/html"]
+    assert {cell.get("scope") for cell in table.iter("th")} == {"col"}
+    assert '<div class="dlbook dlbook-summary"><table>' in shown[2]["text/html"]
+
+
+def test_a_summary_of_nothing_is_empty(shown, monkeypatch):
+    monkeypatch.setattr(evidence, "_claimed", {})
+    summary()
+    assert shown[0]["text/plain"] == ""

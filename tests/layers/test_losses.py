@@ -29,3 +29,17 @@ def test_wrong_input():
         sigmoid_focal_loss(LOGITS, TARGETS, gamma=-1)
     with pytest.raises(ValueError, match="alpha=2"):
         sigmoid_focal_loss(LOGITS, TARGETS, alpha=2)
+    with pytest.raises(ValueError, match=r"alpha=-0\.1"):
+        sigmoid_focal_loss(LOGITS, TARGETS, alpha=-0.1)
+    with pytest.raises(ValueError, match=r"logits \(4,\) and targets \(2,\)"):
+        sigmoid_focal_loss(LOGITS, TARGETS[:2])
+
+
+def test_alpha_0_and_1_leave_one_class_and_targets_may_lie_between():
+    assert (sigmoid_focal_loss(LOGITS, TARGETS, alpha=1) == 0).tolist() == [True, False, True, False]
+    assert (sigmoid_focal_loss(LOGITS, TARGETS, alpha=0) == 0).tolist() == [False, True, False, True]
+    p, t = torch.tensor(0.8), torch.tensor(0.3)
+    cross_entropy = -(0.3 * p.log() + 0.7 * (1 - p).log())
+    wrong = 0.8 * 0.7 + 0.2 * 0.3  # 1 - p_t
+    found = sigmoid_focal_loss(p.logit(), t, alpha=0.4, gamma=1.5)
+    torch.testing.assert_close(found, cross_entropy * wrong**1.5 * (0.4 * 0.3 + 0.6 * 0.7))

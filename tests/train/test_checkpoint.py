@@ -182,9 +182,13 @@ def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "c.pt"
-    for write in (lambda: path.write_text("hello"), lambda: torch.save({"model": {}}, path)):
+    for write, message in (
+        (lambda: path.write_text("hello"), "cannot be read as a checkpoint: .* file. Delete it to start anew"),
+        (lambda: torch.save({"model": {}}, path), "is not a 'dlbook checkpoint, version 2'"),
+        (lambda: torch.save([1], path), "is not a 'dlbook checkpoint, version 2'"),
+    ):
         write()
-        with pytest.raises(ValueError, match=r"c\.pt"):
+        with pytest.raises(ValueError, match=rf"c\.pt {message}"):
             Run().fit(checkpoint=path)
 
 
@@ -206,13 +210,82 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("message", "other"), OTHERS.items(), ids=OTHERS)
+@pytest.mark.parametrize(("message", "other"), OTHERS.items(), ids=range(len(OTHERS)))
 def test_a_checkpoint_of_another_training_is_refused_and_changes_nothing(message, other, tmp_path):
     Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
     run, fresh = Run(**other), Run(**other)
     with pytest.raises(ValueError, match=message):
         run.fit(checkpoint=tmp_path / "c.pt")
     assert_same_bits(run.model, fresh.model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": [1.0]}, "AttributeError: 'list' object"),
+        ({"history": {"loss": 1.0}}, "TypeError: object of type 'float'"),
+        ({"random": [{}]}, r"another training: cpu is missing there and \(5056,\) torch.uint8 here"),
+        ({"scaler": 1.0}, "another training: scaler is float there and dict here"),
+        ({"kinds": {"data": "List", "optimizer": "A", "scheduler": "B"}}, "scaler is missing there"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused(change, message, tmp_path):
+    Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
+    checkpoint.write(checkpoint.read(tmp_path / "c.pt") | change, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=message):
+        Run().fit(checkpoint=tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "kinds", "random"])
+def test_a_part_that_is_missing_is_named(part, tmp_path):
+    Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
+    state = checkpoint.read(tmp_path / "c.pt")
+    del state[part]
+    checkpoint.write(state, tmp_path / "c.pt")
+    lacks = (
+        rf"lacks a part or holds one of another kind \(KeyError: '{part}'\)\. Delete it to start anew, or name another"
+    )
+    with pytest.raises(ValueError, match=lacks):
+        Run().fit(checkpoint=tmp_path / "c.pt")
+
+
+def test_three_differences_are_told_and_the_others_counted(tmp_path):
+    path = tmp_path / "c.pt"
+    Run().fit(checkpoint=path, epochs=1)
+    with pytest.raises(
+        ValueError, match=r": 0\.bias is [^;]*; 0\.weight is [^;]*; 1\.bias is [^;]* \(and 4 more\)\. Del"
+    ):
+        Run(hidden=9).fit(checkpoint=path)
+    state = checkpoint.read(path)
+    state["kinds"] |= {"data": "A", "optimizer": "B", "scheduler": "C"}
+    checkpoint.write(state, path)
+    with pytest.raises(ValueError, match=r"is C there and OneCycleLR here\. Delete it to start anew, or name"):
+        Run().fit(checkpoint=path)
+
+
+def test_other_groups_of_parameters_are_refused(tmp_path):
+    run = Run("sgd")
+    run.fit(checkpoint=tmp_path / "c.pt", epochs=1)
+    groups = [
+        {"params": run.model[0].parameters()},
+        {"params": [*run.model[1].parameters(), *run.model[3].parameters()]},
+    ]
+    run.optimizer = torch.optim.SGD(groups, lr=0.1)
+    with pytest.raises(ValueError, match=r"the optimizer has \[6\] parameters in its groups there and \[2, 4\] here"):
+        run.fit(checkpoint=tmp_path / "c.pt")
+
+
+def test_data_without_a_state_resume_from_their_start(tmp_path):
+    def train(**arguments):
+        run = Run("sgd")
+        batches = [(run.data.x[:9], run.data.y[:9]), (run.data.x[9:], run.data.y[9:])]
+        fit(run.model, batches, LOSS, run.optimizer, **arguments)
+        return run.model
+
+    whole = train(epochs=3)
+    train(epochs=2, checkpoint=tmp_path / "c.pt")
+    assert "data" not in checkpoint.read(tmp_path / "c.pt")
+    assert_same_bits(train(epochs=3, checkpoint=tmp_path / "c.pt"), whole)
 
 
 def test_other_data_are_refused_and_change_nothing(tmp_path):
@@ -222,6 +295,31 @@ def test_other_data_are_refused_and_change_nothing(tmp_path):
     with pytest.raises(ValueError, match="batch_size 4 there, 6 here"):
         run.fit(checkpoint=tmp_path / "c.pt")
     assert_same_bits(run.model, fresh.model)
+
+
+def test_what_a_checkpoint_holds(tmp_path):
+    Run().fit(checkpoint=tmp_path / "c.pt", epochs=1)
+    state = checkpoint.read(tmp_path / "c.pt")
+    kinds = {"data": "Batches", "model": "Sequential", "optimizer": "Adam", "scaler": "GradScaler"}
+    assert state["kinds"] == kinds | {"scheduler": "OneCycleLR"}
+    assert state.keys() == {"format", "kinds", "history", "random", *state["kinds"]}
+    assert state["scaler"] == {}  # it scales in float16 only
+    assert [random.keys() for random in state["random"]] == [{"cpu", "cuda"}]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    (tmp_path / "c.pt.part").write_text("half a checkpoint")
+    checkpoint.write({"a": 1}, tmp_path / "c.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_system_that_cannot_open_folders_writes_nevertheless(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("a folder")
+
+    monkeypatch.setattr(os, "open", refuse)
+    checkpoint.write({"format": checkpoint.FORMAT}, tmp_path / "c.pt")
+    assert checkpoint.read(tmp_path / "c.pt") == {"format": checkpoint.FORMAT}
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):

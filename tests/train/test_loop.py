@@ -173,7 +173,9 @@ def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_mode():
         def __iter__(self):
             return iter(next(poisoned))
 
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 2"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan in epoch 2: .* data may hold values that are not finite"
+    ):
         fit(model, Data(), LOSS, sgd(model), epochs=5)
     assert not model.training
 
@@ -212,6 +214,15 @@ def test_a_parameter_outside_the_optimizer_does_not_move_or_count_for_clipping()
     assert_same_bits(model, reference)
 
 
+def test_the_model_is_compiled_where_it_was_asked_for(monkeypatch):
+    compiled, model = [], mlp()
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    fit(model, [data()], LOSS, sgd(model), epochs=1)
+    assert compiled == []
+    fit(model, [data()], LOSS, sgd(model), epochs=1, compile=True)
+    assert compiled == [model]
+
+
 def test_compiled_training_gives_the_same_model():
     model, plain = mlp(), mlp()
     with torch._dynamo.config.patch(suppress_errors=False):
@@ -245,9 +256,26 @@ def test_bad_arguments_are_refused_with_their_value(message, arguments):
         fit(model, loss_fn=LOSS, optimizer=sgd(model), **({"epochs": 1, "data": [data()]} | arguments))
 
 
+def test_a_batch_without_examples_is_passed_over():
+    x, y = data()
+    pieces = [(x[:9], y[:9]), (x[9:16], y[9:16]), (x[16:], y[16:])]
+    nothing = (x[:0], y[:0])
+    model, other = mlp(), mlp()
+    history = fit(model, pieces, LOSS, sgd(model), epochs=2, accumulate=2, val_data=pieces)
+    with_gaps = [nothing, pieces[0], nothing, *pieces[1:], nothing]
+    assert fit(other, with_gaps, LOSS, sgd(other), epochs=2, accumulate=2, val_data=with_gaps) == history
+    assert_same_bits(model, other)
+
+
+def test_a_model_without_parameters_is_evaluated_on_the_cpu():
+    x, y = data()
+    right = LOSS(x, y).item()
+    assert evaluate(nn.Identity(), [(x[:9], y[:9]), (x[9:], y[9:])], LOSS)["loss"] == pytest.approx(right, rel=1e-6)
+
+
 def test_evaluate_refuses_empty_data_and_restores_the_mode():
     model = mlp()
-    with pytest.raises(ValueError, match="data is empty"):
+    with pytest.raises(ValueError, match=r"^data is empty: it gave no example$"):
         evaluate(model, [], LOSS)
     assert model.training
 

@@ -1,5 +1,7 @@
 """Metrics against counting by hand."""
 
+import re
+
 import pytest
 import torch
 
@@ -21,3 +23,11 @@ def test_accuracy_of_sequences_has_the_classes_on_the_second_axis():
 def test_labels_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 3\) do not go with labels of shape \(4, 1\)"):
         accuracy(torch.zeros(4, 3), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match=r"\(4,\) do not go with labels of shape \(4,\)"):
+        accuracy(torch.zeros(4), torch.zeros(4))
+
+
+@pytest.mark.parametrize(("outputs", "y"), [((0, 3), (0,)), ((2, 0), (2,)), ((2, 3, 0), (2, 0))])
+def test_nothing_has_no_accuracy(outputs, y):
+    with pytest.raises(ValueError, match=re.escape(f"shape {outputs} hold no example or no class")):
+        accuracy(torch.zeros(outputs), torch.zeros(y))

@@ -31,6 +31,10 @@ def test_a_class_that_is_nowhere_has_no_score():
     scores = segmentation_scores(masks, masks, 2)
     assert scores.iou[0] == scores.dice[0] == 1
     assert all(math.isnan(part[1]) for part in (scores.iou, scores.dice, scores.boundary))
+    scores = segmentation_scores(masks, masks, 5)
+    assert scores.iou.isnan().tolist() == [False, True, True, True, True]
+    assert scores.boundary.isnan().all()  # one class all over has no border
+    assert scores.boundary.dtype == torch.float64
 
 
 def test_a_border_that_is_off_by_the_tolerance_still_counts():
@@ -57,8 +61,54 @@ def test_a_missed_object_scores_nothing_at_its_border():
     assert segmentation_scores(torch.zeros_like(masks), masks, 2).boundary[1] == 0
 
 
-def test_dice_loss_from_its_definition():
-    logits, masks = torch.randn(3, K, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), some()
+def border_of(mask):
+    """Pixels (n, i, j) of a mask with one of their eight neighbours outside the mask, and inside the picture."""
+    pixels = {tuple(pixel) for pixel in mask.nonzero().tolist()}
+    everywhere = {tuple(pixel) for pixel in torch.ones_like(mask).nonzero().tolist()}
+    return {
+        (n, i, j)
+        for n, i, j in pixels
+        if any((n, i + a, j + b) in everywhere - pixels for a in (-1, 0, 1) for b in (-1, 0, 1))
+    }
+
+
+@pytest.mark.parametrize(("tolerance", "given"), [(0, {"tolerance": 0}), (1, {}), (2, {"tolerance": 2})])
+def test_the_boundary_score_from_its_definition(tolerance, given):
+    masks = torch.zeros(3, 12, 11, dtype=torch.long)
+    masks[0, 2:9, 3:8], masks[1, 5:, :4], masks[2, 4:6, 4:9] = 1, 1, 1
+    predicted = masks.roll((1, -2), (1, 2))
+    predicted[0, 0, :3] = 1
+
+    def share(found, among):
+        near = [any(n == o and max(abs(i - k), abs(j - m)) <= tolerance for o, k, m in among) for n, i, j in found]
+        return sum(near) / len(near)
+
+    scores = segmentation_scores(predicted, masks, 2, **given)
+    for k in range(2):
+        found, right = border_of(predicted == k), border_of(masks == k)
+        precision, recall = share(found, right), share(right, found)
+        assert scores.boundary[k].item() == pytest.approx(2 * precision * recall / (precision + recall), rel=1e-12)
+    assert scores.boundary.dtype == torch.float64
+
+
+def test_borders_that_never_meet_score_nothing():
+    masks, predicted = torch.zeros(2, 1, 12, 12, dtype=torch.long)
+    masks[:, 1:3, 1:3], predicted[:, 8:10, 8:10] = 1, 1
+    assert segmentation_scores(predicted, masks, 2).boundary[1] == 0
+    assert segmentation_scores(predicted, torch.zeros_like(masks), 2).boundary[1] == 0
+
+
+def test_the_loss_is_cross_entropy_and_dice_of_one_pixel_more():
+    logits, masks = torch.randn(3, K, 6, 5, generator=torch.Generator().manual_seed(0)), some()
+    torch.testing.assert_close(dice_loss(logits, masks), dice_loss(logits, masks, smooth=1.0), rtol=0, atol=0)
+    right = F.cross_entropy(logits, masks) + dice_loss(logits, masks)
+    torch.testing.assert_close(segmentation_loss(logits, masks), right)
+    assert dice_loss(logits.bfloat16(), masks).dtype == torch.float32
+
+
+@pytest.mark.parametrize("masks", [some(), some().clamp(max=K - 2)])
+def test_dice_loss_from_its_definition(masks):
+    logits = torch.randn(3, K, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     p = torch.softmax(logits.float(), 1)
     total = 0.0
     for k in range(K):
@@ -80,6 +130,8 @@ def test_the_loss_falls_when_the_right_class_gains():
 def test_masks_of_another_size_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(3, 4, 6, 5\)"):
         dice_loss(torch.zeros(3, K, 6, 5), torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"\(3, 4, 6\), \(3, 6\)"):
+        dice_loss(torch.zeros(3, K, 6), torch.zeros(3, 6, dtype=torch.long))
 
 
 def test_scores_refuse_what_cannot_be_compared():
@@ -87,7 +139,11 @@ def test_scores_refuse_what_cannot_be_compared():
         segmentation_scores(some(), some(w=4), K)
     with pytest.raises(ValueError, match="not empty"):
         segmentation_scores(some(n=0), some(n=0), K)
-    with pytest.raises(ValueError, match="there are 3"):
-        segmentation_scores(some(), some(), 3)
+    with pytest.raises(ValueError, match="two of"):
+        segmentation_scores(some()[0], some()[0], K)
+    with pytest.raises(ValueError, match="predicted has classes from 0 to 3, and there are 3"):
+        segmentation_scores(some(), some().clamp(max=2), 3)
+    with pytest.raises(ValueError, match="masks has classes from 0 to 3, and there are 3"):
+        segmentation_scores(some().clamp(max=2), some(), 3)
     with pytest.raises(ValueError, match="from -1"):
         segmentation_scores(some(), some() - 1, K)
