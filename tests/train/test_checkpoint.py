@@ -261,6 +261,10 @@ def test_three_differences_are_told_and_the_others_counted(tmp_path):
     checkpoint.write(state, path)
     with pytest.raises(ValueError, match=r"is C there and OneCycleLR here\. Delete it to start anew, or name"):
         Run().fit(checkpoint=path)
+    state["kinds"] |= {"scaler": "D"}
+    checkpoint.write(state, path)
+    with pytest.raises(ValueError, match=r"c\.pt belongs to another training: .* \(and 1 more\)\. Delete"):
+        Run().fit(checkpoint=path)
 
 
 def test_other_groups_of_parameters_are_refused(tmp_path):
