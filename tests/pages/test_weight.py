@@ -48,6 +48,17 @@ def test_pictures_load_late_and_keep_their_place(browser: Chrome, site: str, pag
     assert not value(browser, faults)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_the_theme_is_known_before_the_first_line_is_drawn(browser: Chrome, built: Path, site: str, page: str) -> None:
+    """With "auto" first and light or dark later, sizes and colours would jump before the reader's eyes."""
+    settled = "document.documentElement.dataset.theme = "
+    text = (built / f"{page}.html").read_text(encoding="utf-8")
+    assert settled in text
+    assert 'getItem("theme") || "auto"' not in text
+    browser.get(f"{site}{page}.html")
+    assert value(browser, "document.documentElement.dataset.theme") in ("light", "dark")
+
+
 @pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
 def test_every_icon_is_drawn(browser: Chrome, built: Path, site: str, page: str) -> None:
     """An icon whose letter or font was cut away would be nothing or a box."""

@@ -20,6 +20,11 @@ STYLE = re.compile(r'\s*<link (?=[^>]*rel="stylesheet")[^>]*href="([^"]*?_static
 ICON_PARTS = re.compile(r'<script [^>]*/fontawesome/[^>]*></script>|<link rel="preload"[^>]*/webfonts/fa-[^>]*>')
 SCRIPT = re.compile(r'<script([^>]*) src="([^"?]*/|)([^"?/]+\.js)([^"]*)"></script>')
 OPTIONS = "documentation_options.js"
+# The theme first says "auto", and its script, which comes late, then light or dark: sizes and colours would jump.
+THEME = 'localStorage.getItem("theme") || "auto"'
+THEME_AT_ONCE = (
+    'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+)
 # Scripts that a page loads only if this occurs in it.
 NEEDED_BY = {
     "mathjax.js": r'class="(?:[^"]* )?math[ "]',
@@ -45,6 +50,7 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
     static = Path(app.outdir, "_static")
     pages = {path: path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")}
     pages = {path: ICON_PARTS.sub("", page) for path, page in pages.items() if static not in path.parents}
+    pages = {path: page.replace(THEME, THEME_AT_ONCE) for path, page in pages.items()}
     words = used_words(pages.values(), static)
     sheets = list(dict.fromkeys(name for page in pages.values() for _, name in STYLE.findall(page)))
     style = cut_icons(living("".join(sheet(static, name) for name in sheets), words), static)
