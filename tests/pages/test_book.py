@@ -143,7 +143,7 @@ def test_evidence_page_shows_every_statement_with_its_verdict(browser: Chrome, s
     stored = {id: payload for path in chapters() for id, payload in verdicts(read(path)).items()}
     file_of = {section.id: section.file for section in sections()}
     browser.get(f"{site}chapters/evidence.html")
-    texts = dict(value(browser, "[...document.querySelectorAll('tr[id]')].map(r => [r.id, r.innerText])"))
+    texts = dict(value(browser, "[...document.querySelectorAll('tr[id]')].map(r => [r.id, r.textContent])"))
     assert list(texts) == [element_id(id) for id in statements()]
     for id, statement in statements().items():
         row = texts[element_id(id)].translate(str.maketrans("’“”", '\'""'))  # Sphinx sets quotation marks
@@ -160,7 +160,7 @@ def test_evidence_page_shows_every_statement_with_its_verdict(browser: Chrome, s
 
 def test_status_page_shows_every_chapters_run(browser: Chrome, site: str) -> None:
     browser.get(f"{site}chapters/status.html")
-    texts = dict(value(browser, "[...document.querySelectorAll('tr[id]')].map(r => [r.id, r.innerText])"))
+    texts = dict(value(browser, "[...document.querySelectorAll('tr[id]')].map(r => [r.id, r.textContent])"))
     stored = {path.stem: read(path)["metadata"]["dlbook"] for path in chapters()}
     assert set(texts) == {f"run-{section.id}" for section in sections() if section.file in stored}
     for section in sections():

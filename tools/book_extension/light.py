@@ -14,10 +14,11 @@ import tinycss2
 from sphinx.application import Sphinx
 from tinycss2.ast import Node
 
-from .offline import cut_font
+from .offline import FACES, cut_font
 
 STYLE = re.compile(r'\s*<link (?=[^>]*rel="stylesheet")[^>]*href="([^"]*?_static/([^"?]+))[^"]*"[^>]*>')
 ICON_PARTS = re.compile(r'<script [^>]*/fontawesome/[^>]*></script>|<link rel="preload"[^>]*/webfonts/fa-[^>]*>')
+EARLY = re.compile(r'<link rel="preload" as="script"[^>]*>')  # scripts come after the text and its letters
 SCRIPT = re.compile(r'<script([^>]*) src="([^"?]*/|)([^"?/]+\.js)([^"]*)"></script>')
 OPTIONS = "documentation_options.js"
 # The theme first says "auto", and its script, which comes late, then light or dark: sizes and colours would jump.
@@ -25,6 +26,14 @@ THEME = 'localStorage.getItem("theme") || "auto"'
 THEME_AT_ONCE = (
     'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 )
+# The theme asks of every block of code whether it scrolls, which lays out the whole page at once. Blocks in sections that
+# are not laid out yet may be reached by the keyboard until it is known.
+SCROLLS = "e.tabIndex=e.scrollWidth>"
+SCROLLS_IF_SEEN = (
+    'e.tabIndex=!e.checkVisibility({contentVisibilityAuto:!0})?e.getAttribute("tabindex")??0:e.scrollWidth>'
+)
+RESIZED = 'window.addEventListener("resize",t)'
+RESIZED_OR_SEEN = f'{RESIZED},document.addEventListener("contentvisibilityautostatechange",t)'
 # Scripts that a page loads only if this occurs in it.
 NEEDED_BY = {
     "mathjax.js": r'class="(?:[^"]* )?math[ "]',
@@ -49,13 +58,17 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
         return
     static = Path(app.outdir, "_static")
     pages = {path: path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")}
-    pages = {path: ICON_PARTS.sub("", page) for path, page in pages.items() if static not in path.parents}
+    pages = {
+        path: EARLY.sub("", ICON_PARTS.sub("", page)) for path, page in pages.items() if static not in path.parents
+    }
     pages = {path: page.replace(THEME, THEME_AT_ONCE) for path, page in pages.items()}
     words = used_words(pages.values(), static)
     sheets = list(dict.fromkeys(name for page in pages.values() for _, name in STYLE.findall(page)))
     style = cut_icons(living("".join(sheet(static, name) for name in sheets), words), static)
+    style += (static / "mathjax" / FACES).read_text(encoding="utf-8")
     (static / "pages.css").write_text(style, encoding="utf-8")
     version = hashlib.sha256(style.encode()).hexdigest()[:8]
+    wait_for_layout(static / "scripts" / "pydata-sphinx-theme.js")
     for path, page in pages.items():
         path.write_text(lazy_scripts(one_style(page, version), static), encoding="utf-8")
 
@@ -146,6 +159,18 @@ def cut_icons(style: str, static: Path) -> str:
 
 
 # ---- scripts
+
+
+def wait_for_layout(script: Path) -> None:
+    code = script.read_text(encoding="utf-8")
+    if SCROLLS_IF_SEEN not in code:  # pages are often built into a folder that holds the last ones
+        for old, new in ((SCROLLS, SCROLLS_IF_SEEN), (RESIZED, RESIZED_OR_SEEN)):
+            if code.count(old) != 1:
+                raise ValueError(
+                    f"the theme's script has changed: {old!r} stands in it {code.count(old)} times, expected once"
+                )
+            code = code.replace(old, new)
+        script.write_text(code, encoding="utf-8")
 
 
 def lazy_scripts(page: str, static: Path) -> str:

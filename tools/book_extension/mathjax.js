@@ -1,24 +1,22 @@
-// The end of the script for mathematics that the build joins from MathJax's parts: what is there already, which part of
-// a font holds which letters, and how a page is set - a few formulas at a time, so that it can be read and scrolled
-// meanwhile: those on the first screens at once, the others when the reader moves, or after ten seconds.
-// `MathJax.startup.promise` is kept when all are set.
+// The end of the script for mathematics that the build joins from MathJax's parts: what is there already, and how a page
+// is set - a few formulas at a time, so that it can be read and scrolled meanwhile: those on the first screens at once,
+// the others when the reader moves, or after ten seconds. `MathJax.startup.promise` is kept when all are set.
 (() => {
   const { Loader } = MathJax._.components.loader;
   Loader.preLoad(...$PARTS);
 
-  const faces = MathJax._.output.chtml.fonts.tex_ts.TeXFont.defaultFonts;
-  for (const [name, ranges] of Object.entries($RANGES)) {
-    const key = Object.keys(faces).find(key => faces[key].src?.includes(`/${name}.woff`));
-    for (const [file, range] of Object.entries(ranges)) {
-      const src = faces[key].src.replace(`${name}.woff`, file);
-      faces[`@font-face /* ${file} */`] = { ...faces[key], src, "unicode-range": range };
-    }
-    delete faces[key];
-  }
+  MathJax._.output.chtml.fonts.tex_ts.TeXFont.defaultFonts = {}; // they are in the style sheet
 
   const moment = () => new Promise(resolve => setTimeout(resolve));
   const sorted = formulas => {
-    const far = formula => Math.abs(formula.getBoundingClientRect().top);
+    const far = formula => {
+      // Asking where something is lays out all around it: of a section that is far away only its own frame is asked.
+      for (const part of [formula.closest("article > section > section"), formula.closest("section")]) {
+        const { top, bottom } = (part ?? formula).getBoundingClientRect();
+        if (Math.max(top, -bottom) > 2 * innerHeight) return Math.max(top, -bottom);
+      }
+      return Math.abs(formula.getBoundingClientRect().top);
+    };
     return formulas.map(formula => [far(formula), formula]).sort(([one], [other]) => one - other);
   };
   const set = async formulas => {

@@ -1,6 +1,7 @@
 """Mathematics from the book itself, so that the built book asks no other host, and light enough for a slow line."""
 
 import json
+import re
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
@@ -23,6 +24,8 @@ PARTS = {
 }
 # What a page may ask for besides: letters, and TeX extensions by the commands that stand in it.
 FONTS, EXTENSIONS = "output/chtml/fonts/woff-v2", "input/tex/extensions"
+FACE = re.compile(r""""font-family":"(MJX[\w-]+)",src:'url\("%%URL%%/(\w+-?\w*)\.woff"\)""")
+FACES = "faces.css"
 # The two fonts of many symbols are split in two: these characters, and all others, which few pages need.
 MOST = {
     "MathJax_AMS-Regular": "ABCDEFGHIJKLMNOPQRSTUVWXYZ□■",  # \\mathbb's letters
@@ -50,11 +53,28 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     source, target = mathjax_folder(), Path(app.outdir, "_static", "mathjax")
     for name in (FONTS, EXTENSIONS):
         shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-    ranges = {name: split_font(target / FONTS / f"{name}.woff", letters) for name, letters in MOST.items()}
-    own = (Path(__file__).parent / "mathjax.js").read_text(encoding="utf-8")
-    own = own.replace("$PARTS", json.dumps(list(PARTS))).replace("$RANGES", json.dumps(ranges))
     parts = [(source / name).read_text(encoding="utf-8") for name in (FIRST, *PARTS.values())]
+    (target / FACES).write_text(font_faces("".join(parts), target / FONTS), encoding="utf-8")
+    own = (Path(__file__).parent / "mathjax.js").read_text(encoding="utf-8")
+    own = own.replace("$PARTS", json.dumps(list(PARTS)))
     (target / "mathjax.js").write_text(";\n".join([*parts, own]), encoding="utf-8")
+
+
+def font_faces(script: str, folder: Path) -> str:
+    """Return the rules that MathJax would add to a page, with two fonts split.
+
+    They belong into the style sheet: where a script adds a font, a browser looks again for all those that had come too
+    late for the first drawing, and every line of the page may move.
+    """
+    rules = []
+    for family, name in FACE.findall(script):
+        path = folder / f"{name}.woff"
+        files = split_font(path, MOST[name]) if name in MOST else {path.name: "U+0-10FFFF"}
+        rules += [
+            f'@font-face{{font-family:"{family}";src:url(mathjax/{FONTS}/{file})format("woff");unicode-range:{codes}}}'
+            for file, codes in files.items()
+        ]
+    return "\n".join(rules)
 
 
 def split_font(path: Path, letters: str) -> dict[str, str]:
@@ -64,10 +84,13 @@ def split_font(path: Path, letters: str) -> dict[str, str]:
     more = path.with_name(f"{path.stem}-more.woff")
     cut_font(path, more, known - most)
     cut_font(path, path, most)
-    return {
-        file.name: ", ".join(f"U+{code:X}" for code in sorted(codes))
-        for file, codes in {more: known - most, path: most}.items()
-    }
+    return {more.name: unicode_range(known - most), path.name: unicode_range(most)}
+
+
+def unicode_range(codes: set[int]) -> str:
+    starts = sorted(code for code in codes if code - 1 not in codes)
+    ends = sorted(code for code in codes if code + 1 not in codes)
+    return ",".join(f"U+{a:X}" if a == b else f"U+{a:X}-{b:X}" for a, b in zip(starts, ends, strict=True))
 
 
 def cut_font(source: Path, target: Path, codes: set[int]) -> None:
