@@ -9,7 +9,7 @@ from tools.structure import all_chapters
 
 CHECKED = {".md", ".py", ".yml", ".toml", ".bib", ".css", ".txt"}
 # Right in their place, though a list of common slips has them: field-standard names and abbreviations.
-IGNORED = "nd,ba,fo,hist,te,ot,coo,dout,arange,convertor"
+IGNORED = "nd,ba,fo,hist,te,ot,coo,dout,arange,convertor,tood"
 
 
 def misspelt(*paths):
