@@ -5,6 +5,7 @@ written, and what occurs in none of them is left out.
 """
 
 import hashlib
+import html
 import posixpath
 import re
 from collections.abc import Iterable
@@ -40,6 +41,9 @@ NEEDED_BY = {
     "design-tabs.js": 'class="sd-tab',
     "togglebutton.js": r'class="(?:[^"]* )?(?:toggle\b|admonition[^"]* dropdown)',
 }
+# Code: names, punctuation, blanks and operators have the colour of the text, and need no element of their own.
+PRE = re.compile(r"<pre>.*?</pre>", re.DOTALL)
+PLAIN = re.compile(r'<span class="(?:n|nn|p|w|o)">([^<]*)</span>')
 # Class names that Bootstrap's script gives to what the theme uses of it: tooltips, menus, the mark in the contents.
 FROM_BOOTSTRAP = {"tooltip", "tooltip-inner", "tooltip-arrow", "bs-tooltip-auto", "fade", "show", "active"}
 FROM_BOOTSTRAP |= {"dropdown", "dropdown-menu", "dropdown-item", "collapse", "collapsing", "collapsed", "disabled"}
@@ -59,7 +63,9 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
     static = Path(app.outdir, "_static")
     pages = {path: path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")}
     pages = {
-        path: EARLY.sub("", ICON_PARTS.sub("", page)) for path, page in pages.items() if static not in path.parents
+        path: EARLY.sub("", ICON_PARTS.sub("", PRE.sub(merged, page)))
+        for path, page in pages.items()
+        if static not in path.parents
     }
     pages = {path: page.replace(THEME, THEME_AT_ONCE) for path, page in pages.items()}
     words = used_words(pages.values(), static)
@@ -68,6 +74,7 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
     style += (static / "mathjax" / FACES).read_text(encoding="utf-8")
     (static / "pages.css").write_text(style, encoding="utf-8")
     version = hashlib.sha256(style.encode()).hexdigest()[:8]
+    cut_letters(pages.values(), Path(app.srcdir, "_static", "fonts"), static / "fonts")
     wait_for_layout(static / "scripts" / "pydata-sphinx-theme.js")
     for path, page in pages.items():
         path.write_text(lazy_scripts(one_style(page, version), static), encoding="utf-8")
@@ -152,10 +159,16 @@ def cut_icons(style: str, static: Path) -> str:
     codes = {int(code, 16) if code else ord(letter) for code, letter in ICON.findall(style)}
     [folder] = static.glob("vendor/fontawesome/*/webfonts")
     for path in folder.glob("*.ttf"):
-        cut_font(path, path.with_suffix(".woff"), codes)
+        cut_font(path, path.with_suffix(".woff2"), codes)
         path.unlink()
-        path.with_suffix(".woff2").unlink()
-    return FONT_FILES.sub(r'\1.woff) format("woff")', style)
+    return FONT_FILES.sub(r'\1.woff2) format("woff2")', style)
+
+
+def cut_letters(pages: Iterable[str], source: Path, target: Path) -> None:
+    """Cut the fonts of the text to the characters that occur in the pages, and those that a script may write."""
+    letters = {*map(ord, html.unescape("".join(pages))), *range(0x20, 0x7F)}
+    for path in source.glob("*.woff2"):
+        cut_font(path, target / path.name, letters)
 
 
 # ---- scripts
@@ -171,6 +184,10 @@ def wait_for_layout(script: Path) -> None:
                 )
             code = code.replace(old, new)
         script.write_text(code, encoding="utf-8")
+
+
+def merged(code: re.Match[str]) -> str:
+    return PLAIN.sub(r"\1", code[0])
 
 
 def lazy_scripts(page: str, static: Path) -> str:

@@ -26,11 +26,13 @@ PARTS = {
 FONTS, EXTENSIONS = "output/chtml/fonts/woff-v2", "input/tex/extensions"
 FACE = re.compile(r""""font-family":"(MJX[\w-]+)",src:'url\("%%URL%%/(\w+-?\w*)\.woff"\)""")
 FACES = "faces.css"
-# The two fonts of many symbols are split in two: these characters, and all others, which few pages need.
+# Fonts of many symbols are split in two: these characters, and all others, which few pages need. The blank is among the
+# first, because a browser measures a font by it.
 MOST = {
-    "MathJax_AMS-Regular": "ABCDEFGHIJKLMNOPQRSTUVWXYZ□■",  # \\mathbb's letters
+    "MathJax_AMS-Regular": " ABCDEFGHIJKLMNOPQRSTUVWXYZ□■",  # \\mathbb's letters
+    "MathJax_Calligraphic-Regular": " ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     "MathJax_Main-Regular": "".join(map(chr, range(0x20, 0x7F)))
-    + "¬¯±×÷·ℓΓΔΘΛΞΠΣΥΦΨΩ′…←→↑↓↔↦⇐⇒⇔∀∂∃∅∇∈∉∑∏√∝∞∣∥∧∨∩∪∫∼≃≈≠≡≤≥≪≫⊂⊆⊕⊗⊙⊤⊥⋅⋮⋯⋱⌈⌉⌊⌋⟨⟩⟶ˆˉ˙˜⃗−∗∘",
+    + "¬¯±×÷·ℓΓΔΘΛΞΠΣΥΦΨΩ′…←→↑↓↔↦⇐⇒⇔∀∂∃∅∇∈∉∑∏√∝∞∣∥‖̸∧∨∩∪∫∼≃≈≠≡≤≥≪≫⊂⊆⊕⊗⊙⊤⊥⋅⋮⋯⋱⌈⌉⌊⌋⟨⟩⟶ˆˉ˙˜⃗−∗∘",
 }
 
 
@@ -61,7 +63,7 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 
 def font_faces(script: str, folder: Path) -> str:
-    """Return the rules that MathJax would add to a page, with two fonts split.
+    """Return the rules that MathJax would add to a page, with its fonts packed tighter and some split in two.
 
     They belong into the style sheet: where a script adds a font, a browser looks again for all those that had come too
     late for the first drawing, and every line of the page may move.
@@ -69,22 +71,15 @@ def font_faces(script: str, folder: Path) -> str:
     rules = []
     for family, name in FACE.findall(script):
         path = folder / f"{name}.woff"
-        files = split_font(path, MOST[name]) if name in MOST else {path.name: "U+0-10FFFF"}
-        rules += [
-            f'@font-face{{font-family:"{family}";src:url(mathjax/{FONTS}/{file})format("woff");unicode-range:{codes}}}'
-            for file, codes in files.items()
-        ]
+        known = set(TTFont(path).getBestCmap())
+        most = known & set(map(ord, MOST[name])) if name in MOST else known
+        for file, codes in {f"{name}-more.woff2": known - most, f"{name}.woff2": most}.items():
+            if codes:
+                cut_font(path, folder / file, codes)
+                source = f"url(mathjax/{FONTS}/{file})format('woff2')"
+                rules.append(f"@font-face{{font-family:{family};src:{source};unicode-range:{unicode_range(codes)}}}")
+        path.unlink()
     return "\n".join(rules)
-
-
-def split_font(path: Path, letters: str) -> dict[str, str]:
-    """Leave these letters in the font, put all others into a second one, and return file -> unicode-range of both."""
-    known = set(TTFont(path).getBestCmap())
-    most = known & set(map(ord, letters))
-    more = path.with_name(f"{path.stem}-more.woff")
-    cut_font(path, more, known - most)
-    cut_font(path, path, most)
-    return {more.name: unicode_range(known - most), path.name: unicode_range(most)}
 
 
 def unicode_range(codes: set[int]) -> str:
@@ -94,8 +89,8 @@ def unicode_range(codes: set[int]) -> str:
 
 
 def cut_font(source: Path, target: Path, codes: set[int]) -> None:
-    """Write a font, as WOFF, with these characters alone."""
-    options = subset.Options(flavor="woff", hinting=False, ignore_missing_unicodes=True)
+    """Write a font, as WOFF2, with these characters alone."""
+    options = subset.Options(flavor="woff2", hinting=False, ignore_missing_unicodes=True)
     font = subset.load_font(str(source), options)
     cutter = subset.Subsetter(options)
     cutter.populate(unicodes=codes)
