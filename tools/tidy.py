@@ -48,8 +48,8 @@ def tidy(output: NotebookNode, *, photo: bool = False) -> NotebookNode | None:
     data = output.get("data", {})
     data.pop(WIDGET_VIEW, None)  # it points into the state of the widgets, which is not stored
     for kind, value in data.items():
-        if kind == "image/png" and not photo:
-            data[kind] = smaller_png(value)
+        if kind == "image/png":
+            data[kind] = smaller_png(value, photo=photo)
         elif kind.startswith("text/"):
             data[kind] = without_paths(value)
     return output
@@ -60,22 +60,31 @@ def without_paths(text: str, root: Path = ROOT) -> str:
     return CELL_FILE.sub("cell", text).replace(f"{root}/", "").replace(f"{root}\\", "")
 
 
-def smaller_png(encoded: str) -> str:
-    """Return a PNG (base64) with a palette instead of full colours, where that is smaller and looks the same.
+def smaller_png(encoded: str, *, photo: bool = False) -> str:
+    """Return a PNG (base64) that looks the same and is smaller, if there is one.
 
-    It looks the same when its colours are off by less than half a step in 255 on average, and by at most 32 steps
-    in all but one pixel in a thousand.
+    One channel does for a grey picture, three for an opaque one. Unless it is a photograph, a palette may stand for its
+    colours, if they are off by less than half a step in 255 on average, and by at most 32 steps in all but one pixel in
+    a thousand.
     """
     before = base64.b64decode(encoded)
     image = Image.open(io.BytesIO(before))
     if image.mode not in ("RGB", "RGBA") or (image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)):
         return encoded
     full = image.convert("RGB")
-    for colors in PALETTES:
+    red, green, blue = full.split()
+    found = [before, saved(red if red.tobytes() == green.tobytes() == blue.tobytes() else full)]
+    for colors in () if photo else PALETTES:
         reduced = full.quantize(colors, dither=Image.Dither.NONE)
         difference = np.abs(np.asarray(full, np.int16) - np.asarray(reduced.convert("RGB"), np.int16)).max(axis=-1)
-        after = io.BytesIO()
-        reduced.save(after, "PNG", optimize=True)
-        if difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 32 and len(after.getvalue()) < len(before):
-            return base64.b64encode(after.getvalue()).decode()
-    return encoded
+        if difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 32:
+            found.append(saved(reduced))
+            break
+    smallest = min(found, key=len)
+    return encoded if smallest is before else base64.b64encode(smallest).decode()
+
+
+def saved(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -48,10 +48,18 @@ def test_transparent_picture_stays_as_it_is():
     assert smaller_png(transparent) == transparent
 
 
-def test_photograph_stays_as_it_is():
-    output = new_output("display_data", data={"image/png": png(drawing())})
-    assert tidy(output, photo=True).data["image/png"] == png(drawing())
-    assert tidy(output).data["image/png"] != png(drawing())
+def test_photograph_keeps_its_colours():
+    shades = np.linspace(0, 255, 300)[None, :, None] * np.linspace(0.5, 1, 200)[:, None, None] * np.array([1, 0.9, 0.7])
+    output = new_output("display_data", data={"image/png": png(shades)})
+    assert (pixels(tidy(output, photo=True).data["image/png"]) == pixels(png(shades))).all()
+
+
+def test_grey_picture_keeps_one_channel():
+    grey = np.repeat(noise()[..., :1], 3, axis=2)
+    before = png(np.concatenate([grey, np.full((120, 90, 1), 255)], axis=-1))
+    after = smaller_png(before, photo=True)
+    assert len(after) < 0.6 * len(before)
+    assert (pixels(after) == grey).all()
 
 
 def test_progress_bars_go_and_warnings_stay():
