@@ -23,7 +23,7 @@ def packed(model: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
     return pad_packed_sequence(model(together)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
-def run(rounds: int, batch: int = 32) -> list[Row]:
+def run(rounds: int, batch: int = 64) -> list[Row]:
     """Forward, backward and optimiser: LSTM and GRU, and LSTM on rows of different lengths."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, STEPS, FEATURES, generator=generator)

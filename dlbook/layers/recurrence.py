@@ -169,7 +169,8 @@ class Recurrence(nn.RNNBase, Generic[State]):
         # packed; they run for one step of zeros, and what that gave is put back.
         packed = pack_padded_sequence(x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
         order, back = packed.sorted_indices, packed.unsorted_indices
-        assert order is not None and back is not None
+        assert order is not None
+        assert back is not None
         arranged = tuple(part.index_select(1, order) for part in start)
         data, *last = kernel(packed.data, packed.batch_sizes, self._public(arranged), weights, *options)
         outputs, _ = pad_packed_sequence(packed._replace(data=data), batch_first=True, total_length=x.shape[1])

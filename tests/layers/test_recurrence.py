@@ -10,7 +10,7 @@ from dlbook.models.gru import GRU
 from dlbook.models.lstm import LSTM
 from dlbook.models.rnn import RNN
 
-B, T, I, H = 4, 7, 5, 3
+B, T, INPUT, H = 4, 7, 5, 3
 both_paths = pytest.mark.parametrize("fused", [True, False], ids=["kernel", "cells"])
 
 
@@ -25,7 +25,7 @@ def parts(state):
 
 
 def sequences(batch=B, steps=T):
-    return torch.randn(batch, steps, I, generator=torch.Generator().manual_seed(1)).double()
+    return torch.randn(batch, steps, INPUT, generator=torch.Generator().manual_seed(1)).double()
 
 
 def state_of(kind, *shape):
@@ -41,7 +41,7 @@ def assert_same_state(one, two):
 
 @both_paths
 def test_one_step_at_a_time_equals_the_whole(kind, fused):
-    model, x = kind(I, H, 2, fused=fused).double(), sequences()
+    model, x = kind(INPUT, H, 2, fused=fused).double(), sequences()
     whole, last = model(x)
     state, outputs = None, []
     for now in x.unbind(1):
@@ -53,7 +53,7 @@ def test_one_step_at_a_time_equals_the_whole(kind, fused):
 
 @both_paths
 def test_two_parts_equal_the_whole(kind, fused):
-    model, x = kind(I, H, 2, fused=fused).double(), sequences()
+    model, x = kind(INPUT, H, 2, fused=fused).double(), sequences()
     whole, last = model(x)
     first, state = model(x[:, :4])
     second, state = model(x[:, 4:], state)
@@ -63,7 +63,7 @@ def test_two_parts_equal_the_whole(kind, fused):
 
 @both_paths
 def test_a_row_that_ends_early_is_read_as_if_alone(kind, fused):
-    model, x = kind(I, H, 2, bidirectional=True, fused=fused).double(), sequences()
+    model, x = kind(INPUT, H, 2, bidirectional=True, fused=fused).double(), sequences()
     lengths = [2, 7, 1, 5]
     outputs, last = model(x, lengths=torch.tensor(lengths))
     for row, length in enumerate(lengths):
@@ -76,7 +76,7 @@ def test_a_row_that_ends_early_is_read_as_if_alone(kind, fused):
 
 @both_paths
 def test_an_empty_row_keeps_its_state_and_gives_no_gradient(kind, fused):
-    model, x = kind(I, H, bidirectional=True, fused=fused).double(), sequences().requires_grad_()
+    model, x = kind(INPUT, H, bidirectional=True, fused=fused).double(), sequences().requires_grad_()
     begin = state_of(kind, 2, B, H)
     outputs, last = model(x, begin, [0, 3, 7, 0])
     for mine, wanted in zip(parts(last), parts(begin), strict=True):
@@ -92,7 +92,7 @@ def test_an_empty_row_keeps_its_state_and_gives_no_gradient(kind, fused):
 @both_paths
 @pytest.mark.parametrize("lengths", [None, [0, 0, 0, 0]])
 def test_sequences_without_a_step_change_nothing(kind, lengths, fused):
-    model, begin = kind(I, H, 2, bidirectional=True, fused=fused).double(), state_of(kind, 4, B, H)
+    model, begin = kind(INPUT, H, 2, bidirectional=True, fused=fused).double(), state_of(kind, 4, B, H)
     outputs, last = model(sequences(steps=0), begin, lengths)
     assert outputs.shape == (B, 0, 2 * H)
     assert_same_state(last, begin)
@@ -100,7 +100,7 @@ def test_sequences_without_a_step_change_nothing(kind, lengths, fused):
 
 @both_paths
 def test_one_step_and_one_row(kind, fused):
-    model, x = kind(I, H, fused=fused).double(), sequences(batch=1, steps=1)
+    model, x = kind(INPUT, H, fused=fused).double(), sequences(batch=1, steps=1)
     outputs, last = model(x, lengths=[1])
     assert outputs.shape == (1, 1, H)
     torch.testing.assert_close(outputs[0], parts(last)[0][0])
@@ -108,7 +108,7 @@ def test_one_step_and_one_row(kind, fused):
 
 @both_paths
 def test_nan_stays_in_its_row_and_goes_forward_only(kind, fused):
-    model, x = kind(I, H, fused=fused).double(), sequences()
+    model, x = kind(INPUT, H, fused=fused).double(), sequences()
     wanted, _ = model(x)
     x[2, 3] = torch.nan
     outputs, _ = model(x)
@@ -119,7 +119,7 @@ def test_nan_stays_in_its_row_and_goes_forward_only(kind, fused):
 
 @both_paths
 def test_what_stands_behind_the_end_has_no_influence(kind, fused):
-    model, x = kind(I, H, 2, fused=fused).double(), sequences()
+    model, x = kind(INPUT, H, 2, fused=fused).double(), sequences()
     lengths = [2, 0, 7, 4]
     clean, _ = model(x, lengths=lengths)
     clean.sum().backward()
@@ -135,7 +135,7 @@ def test_what_stands_behind_the_end_has_no_influence(kind, fused):
 
 
 def test_both_paths_can_be_chosen_at_any_time(kind, monkeypatch):
-    model, x = kind(I, H).double(), sequences()
+    model, x = kind(INPUT, H).double(), sequences()
     called = []
     cell = model.cell
     monkeypatch.setattr(model, "cell", lambda *args: called.append(1) or cell(*args))
@@ -154,7 +154,7 @@ def test_cells_can_be_differentiated_twice(kind):
 
 
 def test_copies_and_saved_ones_give_the_same(kind):
-    model, x = kind(I, H, 2, bidirectional=True).double(), sequences()
+    model, x = kind(INPUT, H, 2, bidirectional=True).double(), sequences()
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
@@ -168,7 +168,7 @@ def test_copies_and_saved_ones_give_the_same(kind):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("lengths", [None, [2, 0, 7, 4]])
 def test_cudnn_gives_the_same(kind, lengths):
-    model, x = kind(I, H, 2, bidirectional=True).double(), sequences()
+    model, x = kind(INPUT, H, 2, bidirectional=True).double(), sequences()
     wanted, last = model(x, lengths=lengths)
     outputs, state = model.cuda()(x.cuda(), lengths=lengths)  # a warning about scattered weights would be an error
     torch.testing.assert_close(outputs.cpu(), wanted)
@@ -186,8 +186,8 @@ def zeros(*shape):
     ("call", "message"),
     [
         (lambda m: m(zeros(B, T, 4)), r"x must be \(batch, time, 5\), got \(4, 7, 4\)"),
-        (lambda m: m(zeros(T, I)), r"x must be \(batch, time, 5\), got \(7, 5\)"),
-        (lambda m: m.step(zeros(B, T, I)), r"x must be \(batch, 5\), one time step, got \(4, 7, 5\)"),
+        (lambda m: m(zeros(T, INPUT)), r"x must be \(batch, time, 5\), got \(7, 5\)"),
+        (lambda m: m.step(zeros(B, T, INPUT)), r"x must be \(batch, 5\), one time step, got \(4, 7, 5\)"),
         (lambda m: m.step(zeros(B, 4)), r"x must be \(batch, time, 5\), got \(4, 1, 4\)"),
         (lambda m: m(sequences(), state_of(type(m), B, 2, H)), SHAPE + r"\(4, 2, 3\)"),
         (lambda m: m(sequences(), state_of(type(m), 2, 1, H)), SHAPE + r"\(2, 1, 3\)"),
@@ -204,7 +204,7 @@ def zeros(*shape):
 )
 def test_wrong_input_is_named(kind, call, message):
     with pytest.raises(ValueError, match=message):
-        call(kind(I, H, 2).double())
+        call(kind(INPUT, H, 2).double())
 
 
 @pytest.mark.parametrize(
@@ -220,16 +220,16 @@ def test_wrong_input_is_named(kind, call, message):
 )
 def test_wrong_sizes_are_named(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        kind(**{"input_size": I, "hidden_size": H} | options)
+        kind(**{"input_size": INPUT, "hidden_size": H} | options)
 
 
 def test_both_directions_cannot_stream(kind):
     with pytest.raises(ValueError, match="bidirectional=True needs the whole sequence"):
-        kind(I, H, bidirectional=True).step(torch.zeros(B, I))
+        kind(INPUT, H, bidirectional=True).step(torch.zeros(B, INPUT))
 
 
 @both_paths
 def test_a_batch_without_rows(kind, fused):
-    outputs, last = kind(I, H, 2, fused=fused).double()(sequences(batch=0))
+    outputs, last = kind(INPUT, H, 2, fused=fused).double()(sequences(batch=0))
     assert outputs.shape == (0, T, H)
     assert parts(last)[0].shape == (2, 0, H)

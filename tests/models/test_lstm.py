@@ -39,7 +39,7 @@ def test_opened_gates_explain_every_step(bias):
     torch.manual_seed(0)
     lstm, x = LSTM(5, 3, bias=bias).double(), torch.randn(2, 7, 5).double()
     seen = lstm.opened(x)
-    outputs, (h, c) = lstm(x)
+    outputs, (_, c) = lstm(x)
     assert list(seen) == ["i", "f", "g", "o", "c", "h"]
     torch.testing.assert_close(seen["h"], outputs)
     torch.testing.assert_close(seen["c"][:, -1], c[0])

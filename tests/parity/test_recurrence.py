@@ -9,7 +9,7 @@ from dlbook.models.gru import GRU
 from dlbook.models.lstm import LSTM
 from dlbook.models.rnn import RNN
 
-B, T, I, H = 4, 7, 5, 3
+B, T, INPUT, H = 4, 7, 5, 3
 PAIRS = {
     "tanh": (RNN, nn.RNN, {}),
     "relu": (RNN, nn.RNN, {"nonlinearity": "relu"}),
@@ -49,11 +49,11 @@ def packed(model, x, state, lengths):
 @pytest.mark.parametrize(("ours", "theirs", "kind"), PAIRS.values(), ids=PAIRS)
 def test_outputs_states_and_gradients_equal_torch(ours, theirs, kind, options, lengths, fused):
     torch.manual_seed(0)
-    reference = theirs(I, H, batch_first=True, **kind, **options).double()
-    model = ours(I, H, fused=fused, **kind, **options).double()
+    reference = theirs(INPUT, H, batch_first=True, **kind, **options).double()
+    model = ours(INPUT, H, fused=fused, **kind, **options).double()
     model.load_state_dict(reference.state_dict())
     rows = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
-    x, weights = torch.randn(B, T, I).double(), torch.randn(1000).double()
+    x, weights = torch.randn(B, T, INPUT).double(), torch.randn(1000).double()
     state = torch.randn(2 if ours is LSTM else 1, rows, B, H).double().unbind(0)
     mine = run(model, x, state, weights, lambda m, x, s: m(x, s, lengths))
     wanted = run(reference, x, state, weights, lambda m, x, s: m(x, s) if lengths is None else packed(m, x, s, lengths))
@@ -65,9 +65,9 @@ def test_outputs_states_and_gradients_equal_torch(ours, theirs, kind, options, l
 def test_the_first_weights_are_torchs(ours, theirs, kind):
     options = {"forget_bias": 0.0} if ours is LSTM else {}
     torch.manual_seed(0)
-    mine = ours(I, H, 2, bidirectional=True, **kind, **options).state_dict()
+    mine = ours(INPUT, H, 2, bidirectional=True, **kind, **options).state_dict()
     torch.manual_seed(0)
-    wanted = theirs(I, H, 2, bidirectional=True, **kind).state_dict()
+    wanted = theirs(INPUT, H, 2, bidirectional=True, **kind).state_dict()
     assert list(mine) == list(wanted)
     assert all(torch.equal(mine[name], wanted[name]) for name in mine)
 
@@ -76,10 +76,10 @@ def test_the_first_weights_are_torchs(ours, theirs, kind):
 @pytest.mark.parametrize(("ours", "theirs", "kind"), PAIRS.values(), ids=PAIRS)
 def test_dropout_falls_between_the_layers_only(ours, theirs, kind, fused):
     torch.manual_seed(0)
-    reference = theirs(I, H, 3, dropout=0.5, batch_first=True, **kind).double()
-    model = ours(I, H, 3, dropout=0.5, fused=fused, **kind).double()
+    reference = theirs(INPUT, H, 3, dropout=0.5, batch_first=True, **kind).double()
+    model = ours(INPUT, H, 3, dropout=0.5, fused=fused, **kind).double()
     model.load_state_dict(reference.state_dict())
-    x = torch.randn(B, T, I).double()
+    x = torch.randn(B, T, INPUT).double()
     for mode in (True, False):  # the same draws give the same masks
         torch.manual_seed(1)
         mine, _ = model.train(mode)(x)
