@@ -5,7 +5,16 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_autograd, bench_batches, bench_detection, bench_fit, bench_import, bench_vision, harness
+from benchmarks import (
+    bench_autograd,
+    bench_batches,
+    bench_detection,
+    bench_fit,
+    bench_import,
+    bench_recurrent,
+    bench_vision,
+    harness,
+)
 
 
 class Clock:
@@ -63,6 +72,7 @@ BENCHES = {
     "import": lambda: bench_import.run(rounds=2),
     "vision": lambda: bench_vision.run(rounds=2, batch=2),
     "detection": lambda: bench_detection.run(rounds=2, count=20),
+    "recurrent": lambda: bench_recurrent.run(rounds=2, batch=2),
 }
 
 

@@ -13,11 +13,14 @@ from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from dlbook.models.gru import GRU
 from dlbook.models.lenet import LeNet
+from dlbook.models.lstm import LSTM
 from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mlp import MLP
 from dlbook.models.modernize import Modernized, path
 from dlbook.models.resnet import ResNet, ResNetConfig
+from dlbook.models.rnn import RNN
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
 from dlbook.models.unet import UNet
@@ -70,6 +73,20 @@ class FixedBoxes(nn.Module):
         proposed = [part.flatten(1) for pair in self.model.rpn["head"](maps) for part in pair]
         decided = self.model.classify(maps, self.boxes.expand(x.shape[0], -1, -1), (x.shape[2], x.shape[3]))
         return torch.cat([*proposed, *(part.flatten(1) for part in decided)], dim=1)
+
+
+class Outputs(nn.Module):
+    """A recurrent network without its last state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)[0]
+
+
+SEQUENCES = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -261,6 +278,14 @@ CASES = {
         + (18 * 6 + 12)
         + (9 * 6 * 6 + 12)
         + (6 * 3 + 3),
+    ),
+    # for each gate: weights for the input, for the state, two biases
+    "rnn": (lambda: Outputs(RNN(5, 3, 2, fused=False)), SEQUENCES, (5 * 3 + 3 * 3 + 2 * 3) + (2 * 3 * 3 + 2 * 3)),
+    "lstm": (lambda: Outputs(LSTM(5, 3)), SEQUENCES, 4 * (5 * 3 + 3 * 3 + 2 * 3)),
+    "gru": (
+        lambda: Outputs(GRU(5, 3, 2, bidirectional=True)),
+        SEQUENCES,
+        2 * 3 * (5 * 3 + 3 * 3 + 2 * 3) + 2 * 3 * (6 * 3 + 3 * 3 + 2 * 3),
     ),
 }
 
