@@ -33,8 +33,11 @@ SCROLLS = "e.tabIndex=e.scrollWidth>"
 SCROLLS_IF_SEEN = (
     'e.tabIndex=!e.checkVisibility({contentVisibilityAuto:!0})?e.getAttribute("tabindex")??0:e.scrollWidth>'
 )
+SCROLLING = '"pre, .nboutput'
+SCROLLING_HERE = '"pre, .dlbook-table, .nboutput'
 RESIZED = 'window.addEventListener("resize",t)'
-RESIZED_OR_SEEN = f'{RESIZED},document.addEventListener("contentvisibilityautostatechange",t)'
+SEEN = 'document.addEventListener("contentvisibilityautostatechange",t)'
+RESIZED_OR_SEEN = f"{RESIZED},{SEEN},document.fonts.ready.then(t)"  # letters that come late are wider
 # Scripts that a page loads only if this occurs in it.
 NEEDED_BY = {
     "mathjax.js": r'class="(?:[^"]* )?math[ "]',
@@ -177,7 +180,7 @@ def cut_letters(pages: Iterable[str], source: Path, target: Path) -> None:
 def wait_for_layout(script: Path) -> None:
     code = script.read_text(encoding="utf-8")
     if SCROLLS_IF_SEEN not in code:  # pages are often built into a folder that holds the last ones
-        for old, new in ((SCROLLS, SCROLLS_IF_SEEN), (RESIZED, RESIZED_OR_SEEN)):
+        for old, new in ((SCROLLS, SCROLLS_IF_SEEN), (SCROLLING, SCROLLING_HERE), (RESIZED, RESIZED_OR_SEEN)):
             if code.count(old) != 1:
                 raise ValueError(
                     f"the theme's script has changed: {old!r} stands in it {code.count(old)} times, expected once"
