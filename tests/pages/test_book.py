@@ -1,6 +1,7 @@
 """The rendered book in a browser: nothing broken, nothing asked of another host, everything moves."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
@@ -178,3 +179,15 @@ def test_status_page_shows_every_chapters_run(browser: Chrome, site: str) -> Non
 def test_no_script_of_the_icon_font(browser: Chrome, site: str, page: str) -> None:
     browser.get(f"{site}{page}.html")
     assert not value(browser, "document.querySelectorAll('script[src*=fontawesome]').length"), "0.5 MB for nothing"
+
+
+def test_contents_lead_to_the_section(browser: Chrome, site: str) -> None:
+    """Also the last one, before anything between it and the top was laid out."""
+    browser.get(f"{site}{CHAPTERS[-1]}.html")
+    links = browser.find_elements(By.CSS_SELECTOR, ".bd-sidebar-secondary a.nav-link")
+    links[-2].click()
+    target = json.dumps((links[-2].get_attribute("href") or "").partition("#")[2])
+    top = f"document.getElementById({target}).getBoundingClientRect().top"
+    WebDriverWait(browser, 10).until(lambda _: abs(value(browser, top)) < 300)
+    time.sleep(2)  # formulas above it are set meanwhile
+    assert abs(value(browser, top)) < 300

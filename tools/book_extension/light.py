@@ -27,17 +27,23 @@ THEME = 'localStorage.getItem("theme") || "auto"'
 THEME_AT_ONCE = (
     'localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
 )
-# The theme asks of every block of code whether it scrolls, which lays out the whole page at once. Blocks in sections that
-# are not laid out yet may be reached by the keyboard until it is known.
+# What is far below is laid out (see book.css) when the reader first moves, or at once where the page does not open at its
+# top; from then on every link leads exactly where it says.
+AWAKE = """<script>(() => {
+  const awake = () => { document.documentElement.classList.add("dl-awake"); dispatchEvent(new Event("resize")); };
+  const top = !location.hash && performance.getEntriesByType("navigation")[0]?.type === "navigate";
+  for (const sign of top ? ["scroll", "keydown", "pointerdown", "focusin", "beforeprint"] : ["DOMContentLoaded"])
+    addEventListener(sign, awake, { once: true });
+  if (!top) document.documentElement.classList.add("dl-awake");
+})();</script>
+</head>"""
+# The theme asks of every block of code whether it scrolls, which would lay out the whole page: not before it is awake.
 SCROLLS = "e.tabIndex=e.scrollWidth>"
-SCROLLS_IF_SEEN = (
-    'e.tabIndex=!e.checkVisibility({contentVisibilityAuto:!0})?e.getAttribute("tabindex")??0:e.scrollWidth>'
-)
+SCROLLS_IF_SEEN = "e.tabIndex=!e.checkVisibility({contentVisibilityAuto:!0})||e.scrollWidth>"
 SCROLLING = '"pre, .nboutput'
 SCROLLING_HERE = '"pre, .dlbook-table, .nboutput'
 RESIZED = 'window.addEventListener("resize",t)'
-SEEN = 'document.addEventListener("contentvisibilityautostatechange",t)'
-RESIZED_OR_SEEN = f"{RESIZED},{SEEN},document.fonts.ready.then(t)"  # letters that come late are wider
+RESIZED_OR_LETTERS = f"{RESIZED},document.fonts.ready.then(t)"  # letters that come late are wider
 # Scripts that a page loads only if this occurs in it.
 NEEDED_BY = {
     "mathjax.js": r'class="(?:[^"]* )?math[ "]',
@@ -80,7 +86,8 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
     cut_letters(pages.values(), Path(app.srcdir, "_static", "fonts"), static / "fonts")
     wait_for_layout(static / "scripts" / "pydata-sphinx-theme.js")
     for path, page in pages.items():
-        path.write_text(lazy_scripts(one_style(page, version), static), encoding="utf-8")
+        page = lazy_scripts(one_style(page, version), static).replace("</head>", AWAKE, 1)
+        path.write_text(page, encoding="utf-8")
 
 
 # ---- style sheets
@@ -180,7 +187,7 @@ def cut_letters(pages: Iterable[str], source: Path, target: Path) -> None:
 def wait_for_layout(script: Path) -> None:
     code = script.read_text(encoding="utf-8")
     if SCROLLS_IF_SEEN not in code:  # pages are often built into a folder that holds the last ones
-        for old, new in ((SCROLLS, SCROLLS_IF_SEEN), (SCROLLING, SCROLLING_HERE), (RESIZED, RESIZED_OR_SEEN)):
+        for old, new in ((SCROLLS, SCROLLS_IF_SEEN), (SCROLLING, SCROLLING_HERE), (RESIZED, RESIZED_OR_LETTERS)):
             if code.count(old) != 1:
                 raise ValueError(
                     f"the theme's script has changed: {old!r} stands in it {code.count(old)} times, expected once"
