@@ -56,6 +56,7 @@ PLAIN = re.compile(r'<span class="(?:n|nn|p|w|o)">([^<]*)</span>')
 # Class names that Bootstrap's script gives to what the theme uses of it: tooltips, menus, the mark in the contents.
 FROM_BOOTSTRAP = {"tooltip", "tooltip-inner", "tooltip-arrow", "bs-tooltip-auto", "fade", "show", "active"}
 FROM_BOOTSTRAP |= {"dropdown", "dropdown-menu", "dropdown-item", "collapse", "collapsing", "collapsed", "disabled"}
+PRINTED = {"dl-contents", "dl-title", "h1", "h2"}  # what tools/make_pdf.py puts in front
 WORD = re.compile(r"[A-Za-z_][\w-]*")
 NAMED = re.compile(r'(?:class|id)="([^"]*)"')
 INLINE = re.compile(r"<script(?![^>]*json)[^>]*>(.*?)</script>", re.DOTALL)
@@ -95,7 +96,7 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
 
 def used_words(pages: Iterable[str], static: Path) -> set[str]:
     """Return the names of classes and ids in the pages, and every word of the scripts, which may name one."""
-    words = set(FROM_BOOTSTRAP)
+    words = FROM_BOOTSTRAP | PRINTED
     for page in pages:
         for names in NAMED.findall(page):
             words.update(names.split())
