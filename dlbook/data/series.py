@@ -316,7 +316,7 @@ def mase(forecast: Tensor, actual: Tensor, known: Tensor, period: int = 1) -> Te
 
 
 def _statsmodels(name: str) -> list[dict[str, str]]:
-    path = package_folder("statsmodels", "statsmodels>=0.14", alone=True) / "datasets" / name
+    path = package_folder("statsmodels", "dlbook[series]") / "datasets" / name
     return _rows(path, STATSMODELS_SHA256[name], "statsmodels 0.13 to 0.15")
 
 
