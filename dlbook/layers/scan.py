@@ -158,7 +158,11 @@ def chunked(
         _within(a[first], b[first], h0, h[first], backwards)
         h0 = h[first][0 if backwards else -1]
 
-    a, b, h_chunks = (x[whole].unflatten(0, (-1, CHUNK)).transpose(0, 1) for x in (a, b, h))  # (K, C, ...)  # type: ignore[no-untyped-call]
+    # (K, C, ...)
+    a, b, h_chunks = (
+        x[whole].unflatten(0, (-1, CHUNK)).transpose(0, 1)  # type: ignore[no-untyped-call]
+        for x in (a, b, h)
+    )
     _within(a, b, None, h_chunks, backwards)
     product = torch.empty_like(a)  # of all factors since the chunk's start
     steps = range(CHUNK - 1, -1, -1) if backwards else range(CHUNK)
