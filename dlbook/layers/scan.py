@@ -165,11 +165,12 @@ def chunked(
     )
     _within(a, b, None, h_chunks, backwards)
     product = torch.empty_like(a)  # of all factors since the chunk's start
-    steps = range(CHUNK - 1, -1, -1) if backwards else range(CHUNK)
-    product[steps[0]] = a[steps[0]]
-    for before, k in pairwise(steps):
-        torch.mul(product[before], a[k], out=product[k])
-    ends = chunked(product[steps[-1]], h_chunks[steps[-1]], h0, backwards=backwards)  # (C, ...)
+    order = slice(None, None, -1) if backwards else slice(None)
+    products, factors = product.unbind()[order], a.unbind()[order]
+    products[0].copy_(factors[0])
+    for (before, after), factor in zip(pairwise(products), factors[1:], strict=True):
+        torch.mul(before, factor, out=after)
+    ends = chunked(products[-1], h_chunks.unbind()[order][-1], h0, backwards=backwards)  # (C, ...)
     earlier, later = (slice(1, None), slice(None, -1)) if backwards else (slice(None, -1), slice(1, None))
     h_chunks[:, later].addcmul_(product[:, later], ends[earlier])
     if h0 is not None:
@@ -180,12 +181,14 @@ def chunked(
 
 def _within(a: Tensor, b: Tensor, h0: Tensor | None, h: Tensor, backwards: bool) -> None:
     """One step after the other along the first axis, into ``h``."""
-    steps = range(len(b) - 1, -1, -1) if backwards else range(len(b))
-    if len(b):
-        first = steps[0]
-        h[first] = b[first] if h0 is None else torch.addcmul(b[first], a[first], h0)
-    for before, t in pairwise(steps):
-        torch.addcmul(b[t], a[t], h[before], out=h[t])
+    order = slice(None, None, -1) if backwards else slice(None)
+    steps = (x.unbind()[order] for x in (a, b, h))  # much cheaper than to ask for each by its index
+    for a_t, b_t, h_t in zip(*steps, strict=True):
+        if h0 is None:
+            h_t.copy_(b_t)
+        else:
+            torch.addcmul(b_t, a_t, h0, out=h_t)
+        h0 = h_t
 
 
 def linear(left: Elements, right: Elements) -> Elements:
