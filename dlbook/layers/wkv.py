@@ -121,7 +121,7 @@ def wkv6_sequential(
 
 
 def wkv6(
-    r: Tensor, k: Tensor, v: Tensor, log_w: Tensor, u: Tensor, state: Tensor | None = None, *, chunk: int = 16
+    r: Tensor, k: Tensor, v: Tensor, log_w: Tensor, u: Tensor, state: Tensor | None = None, *, chunk: int = 8
 ) -> tuple[Tensor, Tensor]:
     """Version 6 in chunks: within a chunk as attention, between chunks as a recurrence.
 
@@ -136,7 +136,7 @@ def wkv6(
         log_w: Logarithm of the factor by which each row of the state decays, at most 0.
         u: Weight of the present step.
         state: S before the first step; 0 if left out.
-        chunk: Steps in a chunk, T. Memory grows with T K for each step, and with K V / T.
+        chunk: Steps in a chunk, T. Time and memory of a step grow with T K and with K V / T.
 
     Shapes:
         r, k, log_w: (B, L, N, K).
