@@ -12,6 +12,7 @@ from benchmarks import (
     bench_fit,
     bench_import,
     bench_recurrent,
+    bench_sequence,
     bench_vision,
     harness,
 )
@@ -73,6 +74,7 @@ BENCHES = {
     "vision": lambda: bench_vision.run(rounds=2, batch=2),
     "detection": lambda: bench_detection.run(rounds=2, count=20),
     "recurrent": lambda: bench_recurrent.run(rounds=2, batch=2),
+    "sequence": lambda: bench_sequence.run(rounds=2, length=20, scans=(40,)),
 }
 
 

@@ -17,10 +17,12 @@ from dlbook.models.gru import GRU
 from dlbook.models.lenet import LeNet
 from dlbook.models.lstm import LSTM
 from dlbook.models.mae import MAE, MAEConfig
+from dlbook.models.mamba import Mamba, MambaBlock, MambaConfig
 from dlbook.models.mlp import MLP
 from dlbook.models.modernize import Modernized, path
 from dlbook.models.resnet import ResNet, ResNetConfig
 from dlbook.models.rnn import RNN
+from dlbook.models.rwkv import RWKV, RWKVBlock, RWKVConfig
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
 from dlbook.models.unet import UNet
@@ -87,6 +89,24 @@ class Outputs(nn.Module):
 
 
 SEQUENCES = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))
+
+
+class OneHot(nn.Module):
+    """A language model that takes its tokens as numbers of which the largest counts, so that they have a dtype."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x.argmax(dim=-1))
+
+
+# of a width of 6, in a Mamba that doubles it: norm, to u and z, convolution, to step sizes, B and C, step sizes, A, D, out
+MAMBA_BLOCK = 6 + 6 * 24 + (12 * 3 + 12) + 12 * (2 + 2 * 5) + (2 * 12 + 12) + 12 * 5 + 12 + 12 * 6
+
+# of a width of 6: two norms; decay, bonus, three mixtures, four products; two mixtures, to 24 and back, receptance
+RWKV_BLOCK = 2 * 2 * 6 + 5 * 6 + 4 * 36 + 2 * 6 + 2 * 6 * 24 + 36
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -286,6 +306,28 @@ CASES = {
         lambda: Outputs(GRU(5, 3, 2, bidirectional=True)),
         SEQUENCES,
         2 * 3 * (5 * 3 + 3 * 3 + 2 * 3) + 2 * 3 * (6 * 3 + 3 * 3 + 2 * 3),
+    ),
+    "mamba": (
+        lambda: OneHot(
+            Mamba(MambaConfig(vocab_size=8, hidden_size=6, num_layers=2, state_size=5, conv_kernel=3, dt_rank=2))
+        ),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * MAMBA_BLOCK + 6,
+    ),
+    "mamba block": (
+        lambda: MambaBlock(6, state_size=5, conv_kernel=3, dt_rank=2),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        MAMBA_BLOCK,
+    ),
+    "rwkv": (
+        lambda: OneHot(RWKV(RWKVConfig(vocab_size=8, hidden_size=6, num_layers=2))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 12 + 2 * RWKV_BLOCK + 12 + 6 * 8,
+    ),
+    "rwkv block": (
+        lambda: RWKVBlock(6, layer=1, num_layers=3),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        RWKV_BLOCK,
     ),
 }
 
