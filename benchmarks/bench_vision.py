@@ -1,8 +1,12 @@
 """A training step of chapter 3's networks against the same network of a library, with the same weights and pictures.
 
 Each pair is one function that returns both sides, `Pair`; adding a row is writing one and naming it in `PAIRS`.
+
+transformers and diffusers have no U-Net that is the paper's, and MONAI has: it is compared with where it is installed
+(`pip install monai`); the book does not require it.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -132,13 +136,43 @@ def convnext(batch: int) -> Pair:
     return Pair(f"small ConvNeXt / transformers (28 px, batch {batch})", ours, peer, *classification(batch, 28))
 
 
+def unet(batch: int) -> Pair:
+    """The paper's five resolutions, a quarter as wide, with batch normalisation; both lie channel by channel of each pixel.
+
+    MONAI's last step up does not halve the channels, the paper's does: the one that halves them stands in its place.
+    """
+    from monai.networks.nets.basic_unet import BasicUNet, UpCat
+
+    from dlbook.models.unet import WIDTHS, UNet
+
+    widths = [width // 4 for width in WIDTHS["unet_2015"]]
+    ours = UNet(1, 4, widths, padded=True, norm=True)
+    layers = {"act": ("relu", {"inplace": True}), "norm": "batch", "bias": False}
+    peer = BasicUNet(2, 1, 4, features=(*widths, widths[0]), **layers)
+    peer.upcat_1 = UpCat(2, widths[1], widths[0], widths[0], **layers)
+
+    def place(name: str) -> int:  # ours lists the way down, all that enlarge, what joins, the classifier
+        return 3 if "final" in name else 0 if "upcat" not in name else 1 if "upsample" in name else 2
+
+    weights = peer.state_dict()
+    ours.load_state_dict(dict(zip(ours.state_dict(), (weights[n] for n in sorted(weights, key=place)), strict=True)))
+    ours, peer = (model.to(memory_format=torch.channels_last) for model in (ours, peer))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, 1, 128, 128, generator=generator)
+    y = torch.randint(4, (batch, 128, 128), generator=generator)
+    name = f"U-Net / MONAI ({widths[0]} to {widths[-1]} wide, 128 px, batch {batch})"
+    return Pair(name, ours, peer, x, y, peer_outputs=lambda outputs: outputs)
+
+
 #: Functions of the batch size, and the batch size.
-PAIRS = {resnet18: 64, vit: 8, swin: 32, convnext: 32}
+PAIRS = {resnet18: 64, vit: 8, swin: 32, convnext: 32, unet: 4}
+NEEDS = {unet: "monai"}  # packages that the book does not require
 
 
 def run(rounds: int, batch: int | None = None) -> list[Row]:
     """One row for each pair: forward, backward and optimiser."""
-    return [row(make(batch or size), rounds) for make, size in PAIRS.items()]
+    there = [make for make in PAIRS if importlib.util.find_spec(NEEDS.get(make, "torch"))]
+    return [row(make(batch or PAIRS[make]), rounds) for make in there]
 
 
 def row(pair: Pair, rounds: int) -> Row:
