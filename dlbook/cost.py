@@ -55,8 +55,7 @@ def seconds(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        once = {name: max(_sample(call, 1, device) for _ in range(2)) for name, call in calls.items()}
-        repeats = {name: math.ceil(SHORTEST / max(least, 1e-7)) for name, least in once.items()}
+        repeats = {name: _repeats(call, device) for name, call in calls.items()}
         for number in range(rounds):
             for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
                 took[name].append(_sample(calls[name], repeats[name], device) / repeats[name])
@@ -141,6 +140,14 @@ def exponent(sizes: Iterable[float], costs: Iterable[float]) -> float:
     if x.shape != y.shape or len(set(x.tolist())) < 2 or not (x > 0).all() or not (y > 0).all():
         raise ValueError(f"expected as many positive sizes as costs, at least two, got {x.tolist()} and {y.tolist()}")
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def _repeats(call: Callable[[], object], device: torch.device) -> int:
+    """How many calls make a sample; the first one is slower than the others and says little if it was short."""
+    took = _sample(call, 1, device)
+    if took < 2 * SHORTEST:
+        took = _sample(call, 1, device)
+    return math.ceil(SHORTEST / max(took, 1e-7))
 
 
 def _sample(call: Callable[[], object], repeats: int, device: torch.device) -> float:
