@@ -66,7 +66,7 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
         returns: (..., L, ...), all states.
 
     Raises:
-        ValueError: If a and b differ in length, number of axes or dtype, or shapes do not fit one another.
+        ValueError: If a and b differ in length, number of axes or dtype, are bool, or shapes do not fit one another.
 
     Example:
         >>> scan(torch.tensor([2.0, 2, 2]), torch.tensor([1.0, 1, 1]), dim=0)
@@ -76,7 +76,7 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
     """
     a, b, h0 = _checked(a, b, h0, dim)
     if b.shape[dim] == 0:
-        return b
+        return a + b  # nothing, which depends on both nevertheless
     dtype = b.dtype
     if dtype in (torch.float16, torch.bfloat16):
         a, b = a.float(), b.float()
@@ -100,11 +100,26 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, h0: Tensor | None, backwards: bool) -> Tensor:
-        h = chunked(a, b, h0, backwards=backwards)
-        ctx.backwards = backwards
-        ctx.save_for_backward(a, h, h0)
-        return h
+    def forward(a: Tensor, b: Tensor, h0: Tensor | None, backwards: bool) -> Tensor:
+        return chunked(a, b, h0, backwards=backwards)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, _, h0, ctx.backwards = inputs
+        ctx.save_for_backward(a, output, h0)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """torch.func's axis becomes one more beside the others, right behind time."""
+        a, b, h0 = (
+            x
+            if x is None
+            else x.unsqueeze(at).expand(*x.shape[:at], info.batch_size, *x.shape[at:])
+            if where is None
+            else x.movedim(where, at)
+            for x, where, at in zip(inputs[:3], in_dims[:3], (1, 1, 0), strict=True)
+        )
+        return _Scan.apply(a, b, h0, inputs[3]), 1  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -264,6 +279,8 @@ def _checked(a: Tensor, b: Tensor, h0: Tensor | None, dim: int) -> tuple[Tensor,
     """All three expanded to one shape."""
     if a.ndim != b.ndim or _length(a, dim) != _length(b, dim):
         raise ValueError(f"a and b must have as many axes and steps, got {tuple(a.shape)}, {tuple(b.shape)}, {dim=}")
+    if b.dtype == torch.bool:
+        raise ValueError("a and b must be numbers, got torch.bool")
     if a.dtype != b.dtype or (h0 is not None and h0.dtype != b.dtype):
         raise ValueError(f"dtypes differ: {a.dtype}, {b.dtype}" + ("" if h0 is None else f", h0 {h0.dtype}"))
     try:
