@@ -12,6 +12,7 @@ Letters for shapes in this file:
     L  length    C  chunks    K  steps in a chunk
 """
 
+import importlib.util
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -49,7 +50,8 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
     from 0, and keep the product of their a; what the chunks end with is again such a recurrence, C = L / K long, solved
     in the same way; its solution, times the products, is what each chunk had not seen. That is K log_K L steps.
 
-    The gradients are one more scan, backwards; only a and h are kept for it. There is no division and no logarithm, so
+    On a GPU this is one kernel, where Triton is installed. The gradients are one more scan, backwards; only a and h are
+    kept for it. There is no division and no logarithm, so
     a may be 0, negative or complex.
 
     Args:
@@ -101,6 +103,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, h0: Tensor | None, backwards: bool) -> Tensor:
+        if has_kernel(b):
+            from dlbook.layers.scan_triton import linear_scan
+
+            return linear_scan(a, b, h0, backwards=backwards)
         return chunked(a, b, h0, backwards=backwards)
 
     @staticmethod
@@ -142,6 +148,21 @@ class _Scan(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_h0 = (a[early] * g[early]).squeeze(0)
         return grad_a, g, grad_h0, None
+
+
+def has_kernel(x: Tensor) -> bool:
+    """Whether a kernel of `dlbook.layers.scan_triton` computes on x: real numbers on a GPU that Triton knows.
+
+    Example:
+        >>> has_kernel(torch.zeros(3))
+        False
+    """
+    return (
+        x.is_cuda
+        and x.dtype in (torch.float32, torch.float64)
+        and importlib.util.find_spec("triton") is not None
+        and torch.cuda.get_device_capability(x.device) >= (7, 5)  # a T4, or newer
+    )
 
 
 def chunked(

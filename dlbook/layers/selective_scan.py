@@ -12,7 +12,7 @@ that of a system whose input is held constant during dt (the paper's equation 4)
 for B when dt A is small, and what the authors' code takes. `readable` is these lines,
 on top of `dlbook.layers.scan`; it keeps arrays of B L N D numbers. `selective_scan` goes through the sequence in blocks
 that stay in the processor's cache, keeps one state a block, and computes the others again for the gradient, as the
-paper's kernel does for a GPU's memory (section 3.3.2).
+paper's kernel does for a GPU's memory (section 3.3.2). `dlbook.layers.scan_triton` has such a kernel.
 
 Chapter: chapters/04-recurrent-networks.ipynb
 
@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from dlbook.layers.operands import check_shapes, widened, without_autocast
-from dlbook.layers.scan import chunked, scan
+from dlbook.layers.scan import chunked, has_kernel, scan
 
 #: Numbers in a block of states: half a megabyte in float32, so that a few of them fit into a core's own cache.
 BLOCK = 2**17
 
 
 def readable(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The equations, for reading, for a GPU and for compilers, which fuse them by themselves.
+    """The equations, for reading and for compilers, which fuse them by themselves.
 
     Args, Shapes, Raises: as for `selective_scan`, which gives the same numbers and gradients.
     """
@@ -52,7 +52,8 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """y_t = C_t h_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t. Its gradients cannot be differentiated again.
 
-    Elsewhere than on a CPU, and within compilers, this is `readable`. float16 and bfloat16 are computed in float32,
+    On a GPU this is a kernel, where Triton is installed; without it, on other devices and within compilers it is
+    `readable`. float16 and bfloat16 are computed in float32,
     because every step would round.
 
     Args:
@@ -79,12 +80,19 @@ def selective_scan(
         >>> y.flatten(), h.flatten()  # 2, 2 (1 + 1/e), 2 (1 + 1/e + 1/e^2)
         (tensor([2.0000, 2.7358, 3.0064]), tensor([1.5032]))
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return readable(x, dt, A, B, C, h0)
     dtype = x.dtype
     x, dt, A, B, C, h0 = _checked(x, dt, A, B, C, h0)
-    with without_autocast(x):
-        y, h = _SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    if has_kernel(x):
+        from dlbook.layers.scan_triton import SelectiveScan
+
+        y, h = SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    elif x.device.type == "cpu":
+        with without_autocast(x):
+            y, h = _SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    else:
+        y, h = readable(x, dt, A, B, C, h0)
     return y.to(dtype), h
 
 
