@@ -12,6 +12,7 @@ Letters for shapes in this file:
     L  length    C  chunks    K  steps in a chunk
 """
 
+import importlib.util
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -49,7 +50,8 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
     from 0, and keep the product of their a; what the chunks end with is again such a recurrence, C = L / K long, solved
     in the same way; its solution, times the products, is what each chunk had not seen. That is K log_K L steps.
 
-    The gradients are one more scan, backwards; only a and h are kept for it. There is no division and no logarithm, so
+    On a GPU this is one kernel, where Triton is installed. The gradients are one more scan, backwards; only a and h are
+    kept for it. There is no division and no logarithm, so
     a may be 0, negative or complex.
 
     Args:
@@ -66,7 +68,7 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
         returns: (..., L, ...), all states.
 
     Raises:
-        ValueError: If a and b differ in length, number of axes or dtype, or shapes do not fit one another.
+        ValueError: If a and b differ in length, number of axes or dtype, are bool, or shapes do not fit one another.
 
     Example:
         >>> scan(torch.tensor([2.0, 2, 2]), torch.tensor([1.0, 1, 1]), dim=0)
@@ -76,7 +78,7 @@ def scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Ten
     """
     a, b, h0 = _checked(a, b, h0, dim)
     if b.shape[dim] == 0:
-        return b
+        return a + b  # nothing, which depends on both nevertheless
     dtype = b.dtype
     if dtype in (torch.float16, torch.bfloat16):
         a, b = a.float(), b.float()
@@ -100,11 +102,30 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, h0: Tensor | None, backwards: bool) -> Tensor:
-        h = chunked(a, b, h0, backwards=backwards)
-        ctx.backwards = backwards
-        ctx.save_for_backward(a, h, h0)
-        return h
+    def forward(a: Tensor, b: Tensor, h0: Tensor | None, backwards: bool) -> Tensor:
+        if has_kernel(b):
+            from dlbook.layers.scan_triton import linear_scan
+
+            return linear_scan(a, b, h0, backwards=backwards)
+        return chunked(a, b, h0, backwards=backwards)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, _, h0, ctx.backwards = inputs
+        ctx.save_for_backward(a, output, h0)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """torch.func's axis becomes one more beside the others, right behind time."""
+        a, b, h0 = (
+            x
+            if x is None
+            else x.unsqueeze(at).expand(*x.shape[:at], info.batch_size, *x.shape[at:])
+            if where is None
+            else x.movedim(where, at)
+            for x, where, at in zip(inputs[:3], in_dims[:3], (1, 1, 0), strict=True)
+        )
+        return _Scan.apply(a, b, h0, inputs[3]), 1  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -127,6 +148,21 @@ class _Scan(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_h0 = (a[early] * g[early]).squeeze(0)
         return grad_a, g, grad_h0, None
+
+
+def has_kernel(x: Tensor) -> bool:
+    """Whether a kernel of `dlbook.layers.scan_triton` computes on x: real numbers on a GPU that Triton knows.
+
+    Example:
+        >>> has_kernel(torch.zeros(3))
+        False
+    """
+    return (
+        x.is_cuda
+        and x.dtype in (torch.float32, torch.float64)
+        and importlib.util.find_spec("triton") is not None
+        and torch.cuda.get_device_capability(x.device) >= (7, 5)  # a T4, or newer
+    )
 
 
 def chunked(
@@ -264,6 +300,8 @@ def _checked(a: Tensor, b: Tensor, h0: Tensor | None, dim: int) -> tuple[Tensor,
     """All three expanded to one shape."""
     if a.ndim != b.ndim or _length(a, dim) != _length(b, dim):
         raise ValueError(f"a and b must have as many axes and steps, got {tuple(a.shape)}, {tuple(b.shape)}, {dim=}")
+    if b.dtype == torch.bool:
+        raise ValueError("a and b must be numbers, got torch.bool")
     if a.dtype != b.dtype or (h0 is not None and h0.dtype != b.dtype):
         raise ValueError(f"dtypes differ: {a.dtype}, {b.dtype}" + ("" if h0 is None else f", h0 {h0.dtype}"))
     try:

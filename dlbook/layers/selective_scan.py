@@ -7,10 +7,12 @@ Each of D channels has a state of N numbers, stepped by::
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t        y_t = C_t h_t
 
-where dt, B and C come from the input: a small dt_t keeps the state, a large one replaces it. `readable` is these lines,
+where dt, B and C come from the input: a small dt_t keeps the state, a large one replaces it. The factor exp(dt A) is
+that of a system whose input is held constant during dt (the paper's equation 4); dt B is what the same equation gives
+for B when dt A is small, and what the authors' code takes. `readable` is these lines,
 on top of `dlbook.layers.scan`; it keeps arrays of B L N D numbers. `selective_scan` goes through the sequence in blocks
 that stay in the processor's cache, keeps one state a block, and computes the others again for the gradient, as the
-paper's kernel does for a GPU's memory (section 3.3.2).
+paper's kernel does for a GPU's memory (section 3.3.2). `dlbook.layers.scan_triton` has such a kernel.
 
 Chapter: chapters/04-recurrent-networks.ipynb
 
@@ -24,14 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlbook.layers.scan import chunked, scan
+from dlbook.layers.operands import check_shapes, widened, without_autocast
+from dlbook.layers.scan import chunked, has_kernel, scan
 
 #: Numbers in a block of states: half a megabyte in float32, so that a few of them fit into a core's own cache.
 BLOCK = 2**17
 
 
 def readable(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The equations, for reading, for a GPU and for compilers, which fuse them by themselves.
+    """The equations, for reading and for compilers, which fuse them by themselves.
 
     Args, Shapes, Raises: as for `selective_scan`, which gives the same numbers and gradients.
     """
@@ -49,7 +52,8 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """y_t = C_t h_t with h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t. Its gradients cannot be differentiated again.
 
-    Elsewhere than on a CPU, and within compilers, this is `readable`. float16 and bfloat16 are computed in float32,
+    On a GPU this is a kernel, where Triton is installed; without it, on other devices and within compilers it is
+    `readable`. float16 and bfloat16 are computed in float32,
     because every step would round.
 
     Args:
@@ -68,7 +72,7 @@ def selective_scan(
         returns: y (B, L, D), and the last state (B, N, D), which is float32 where x is float16 or bfloat16.
 
     Raises:
-        ValueError: If shapes do not fit one another.
+        ValueError: If shapes do not fit one another, or numbers are not real floating-point ones.
 
     Example:
         >>> x, dt, A = torch.ones(1, 3, 1), torch.ones(1, 3, 1), torch.tensor([[-1.0]])
@@ -76,12 +80,19 @@ def selective_scan(
         >>> y.flatten(), h.flatten()  # 2, 2 (1 + 1/e), 2 (1 + 1/e + 1/e^2)
         (tensor([2.0000, 2.7358, 3.0064]), tensor([1.5032]))
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return readable(x, dt, A, B, C, h0)
     dtype = x.dtype
     x, dt, A, B, C, h0 = _checked(x, dt, A, B, C, h0)
-    with torch.autocast("cpu", enabled=False):
-        y, h = _SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    if has_kernel(x):
+        from dlbook.layers.scan_triton import SelectiveScan
+
+        y, h = SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    elif x.device.type == "cpu":
+        with without_autocast(x):
+            y, h = _SelectiveScan.apply(x, dt, A, B, C, h0)  # type: ignore[no-untyped-call]
+    else:
+        y, h = readable(x, dt, A, B, C, h0)
     return y.to(dtype), h
 
 
@@ -104,33 +115,38 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_h: Tensor) -> tuple[Tensor, ...]:
-        """With g_t the gradient of all that follows with respect to h_t, a scan back in time::
+        with without_autocast(grad_y):  # which may be on where the gradient is asked for
+            return _gradients(ctx.saved_tensors, grad_y, grad_h)
 
-        g_t = C_t grad y_t + a_{t+1} g_{t+1}     a_t = exp(dt_t A)     u_t = dt_t x_t
-        grad C_t = h_t grad y_t    grad B_t = g_t u_t    grad u_t = B_t g_t    grad (dt_t A) = g_t a_t h_{t-1}
-        """
-        x, dt, A, B, C, *starts = ctx.saved_tensors
-        grad_y = grad_y.transpose(0, 1)  # (L, B, D)
-        grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(part) for part in (x, dt, B, C))
-        grad_A = torch.zeros_like(A)
-        for block, start in zip(reversed(_blocks(len(x), grad_h)), reversed(starts), strict=True):
-            a, h = _states(x[block], dt[block], A, B[block], start)
-            grad_C[block] = (h @ grad_y[block].unsqueeze(3)).squeeze(3)
-            g = C[block].unsqueeze(3) * grad_y[block].unsqueeze(2)  # (T, B, N, D)
-            g[-1] += grad_h
-            chunked(a[1:], g[:-1], g[-1], backwards=True, out=g[:-1])
-            grad_h = a[0] * g[0]  # for the block before
-            grad_B[block] = (g @ (dt[block] * x[block]).unsqueeze(3)).squeeze(3)
-            grad_u = (B[block].unsqueeze(2) @ g).squeeze(2)  # (T, B, D)
-            grad_x[block] = grad_u * dt[block]
-            exponent = a.mul_(g)
-            exponent[1:] *= h[:-1]
-            exponent[0] *= start
-            grad_dt[block] = torch.addcmul((exponent * A).sum(2), grad_u, x[block])
-            grad_A += exponent.mul_(dt[block].unsqueeze(2)).sum((0, 1))
-        first = (part.transpose(0, 1) for part in (grad_x, grad_dt, grad_B, grad_C))
-        grad_x, grad_dt, grad_B, grad_C = first
-        return grad_x, grad_dt, grad_A.t(), grad_B, grad_C, grad_h
+
+def _gradients(saved: tuple[Tensor, ...], grad_y: Tensor, grad_h: Tensor) -> tuple[Tensor, ...]:
+    """With g_t the gradient of all that follows with respect to h_t, a scan back in time::
+
+    g_t = C_t grad y_t + a_{t+1} g_{t+1}     a_t = exp(dt_t A)     u_t = dt_t x_t
+    grad C_t = h_t grad y_t    grad B_t = g_t u_t    grad u_t = B_t g_t    grad (dt_t A) = g_t a_t h_{t-1}
+    """
+    x, dt, A, B, C, *starts = saved
+    grad_y = grad_y.transpose(0, 1)  # (L, B, D)
+    grad_x, grad_dt, grad_B, grad_C = (torch.empty_like(part) for part in (x, dt, B, C))
+    grad_A = torch.zeros_like(A)
+    for block, start in zip(reversed(_blocks(len(x), grad_h)), reversed(starts), strict=True):
+        a, h = _states(x[block], dt[block], A, B[block], start)
+        grad_C[block] = (h @ grad_y[block].unsqueeze(3)).squeeze(3)
+        g = C[block].unsqueeze(3) * grad_y[block].unsqueeze(2)  # (T, B, N, D)
+        g[-1] += grad_h
+        chunked(a[1:], g[:-1], g[-1], backwards=True, out=g[:-1])
+        grad_h = a[0] * g[0]  # for the block before
+        grad_B[block] = (g @ (dt[block] * x[block]).unsqueeze(3)).squeeze(3)
+        grad_u = (B[block].unsqueeze(2) @ g).squeeze(2)  # (T, B, D)
+        grad_x[block] = grad_u * dt[block]
+        exponent = a.mul_(g)
+        exponent[1:] *= h[:-1]
+        exponent[0] *= start
+        grad_dt[block] = torch.addcmul((exponent * A).sum(2), grad_u, x[block])
+        grad_A += exponent.mul_(dt[block].unsqueeze(2)).sum((0, 1))
+    first = (part.transpose(0, 1) for part in (grad_x, grad_dt, grad_B, grad_C))
+    grad_x, grad_dt, grad_B, grad_C = first
+    return grad_x, grad_dt, grad_A.t(), grad_B, grad_C, grad_h
 
 
 def _states(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,14 +171,8 @@ def _checked(
             f"x must be (batch, length, channels) and A (channels, N), got {tuple(x.shape)}, {tuple(A.shape)}"
         )
     (batch, length, channels), n = x.shape, A.shape[1]
-    expected = {"dt": x.shape, "A": (channels, n), "B": (batch, length, n), "C": (batch, length, n)}
-    given = {"dt": dt, "A": A, "B": B, "C": C}
-    if h0 is not None:
-        expected["h0"], given["h0"] = (batch, n, channels), h0
-    for name, shape in expected.items():
-        if given[name].shape != shape:
-            raise ValueError(f"{name} must be {tuple(shape)}, got {tuple(given[name].shape)}")
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    h0 = x.new_zeros(batch, n, channels) if h0 is None else h0
-    x, dt, A, B, C, h0 = (part.to(dtype) for part in (x, dt, A, B, C, h0))
-    return x, dt, A, B, C, h0
+    state = batch, n, channels
+    shapes = {"dt": x.shape, "A": (channels, n), "B": (batch, length, n), "C": (batch, length, n), "h0": state}
+    check_shapes(shapes, {"dt": dt, "A": A, "B": B, "C": C, "h0": h0})
+    x, dt, A, B, C = widened(x, dt, A, B, C)
+    return x, dt, A, B, C, x.new_zeros(state) if h0 is None else widened(x, h0)[1]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dlbook.layers.operands import check_shapes, widened, without_autocast
 from dlbook.layers.scan import scan
 
 
@@ -41,8 +42,9 @@ def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
     dtype = x.dtype
     x, dt, A, B, C, _ = _checked(x, dt, A, B, C, None)
     mask = _decay((dt * A).cumsum(1).mT)  # (B, H, L, L)
-    scores = (C @ B.mT).unsqueeze(1) * mask
-    y = scores @ (dt.unsqueeze(3) * x).transpose(1, 2)  # (B, H, L, P)
+    with without_autocast(x):
+        scores = (C @ B.mT).unsqueeze(1) * mask
+        y = scores @ (dt.unsqueeze(3) * x).transpose(1, 2)  # (B, H, L, P)
     return y.transpose(1, 2).to(dtype)
 
 
@@ -71,7 +73,8 @@ def ssd(
         returns: y (B, L, H, P), and the last state (B, H, N, P).
 
     Raises:
-        ValueError: If shapes do not fit one another, or the chunk is not positive.
+        ValueError: If shapes do not fit one another, numbers are not real floating-point ones, or the chunk is not
+            positive.
 
     Example:
         >>> x, dt, ones = torch.ones(1, 3, 1, 1), torch.ones(1, 3, 1), torch.ones(1, 3, 1)
@@ -81,11 +84,18 @@ def ssd(
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    dtype, length = x.dtype, x.shape[1]
+    dtype = x.dtype
     x, dt, A, B, C, h0 = _checked(x, dt, A, B, C, h0)
-    if length == 0:
+    if x.shape[1] == 0:
         return x.to(dtype), h0
-    u, exponent = dt.unsqueeze(3) * x, (dt * A).unsqueeze(3)
+    with without_autocast(x):
+        y, h = _in_chunks(dt.unsqueeze(3) * x, (dt * A).unsqueeze(3), B, C, h0, chunk)
+    return y.to(dtype), h
+
+
+def _in_chunks(u: Tensor, exponent: Tensor, B: Tensor, C: Tensor, h0: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """h_t = exp(exponent_t) h_{t-1} + B_t u_t, y_t = C_t h_t, with u (B, L, H, P) and exponent (B, L, H, 1)."""
+    length = u.shape[1]
     filled = -length % chunk  # with steps that change nothing
     u, exponent = (_chunks(F.pad(part, (0, 0, 0, 0, 0, filled)), chunk).transpose(2, 3) for part in (u, exponent))
     B, C = (_chunks(F.pad(part, (0, 0, 0, filled)), chunk) for part in (B, C))  # (B, K, T, N)
@@ -97,8 +107,7 @@ def ssd(
     states = scan(total[..., -1].exp()[..., None, None], added, h0)
     starts = torch.cat([h0.unsqueeze(1), states[:, :-1]], 1)
     y = y + total.exp().unsqueeze(4) * (C.unsqueeze(2) @ starts)
-    y = y.transpose(2, 3).flatten(1, 2)[:, :length]  # (B, L, H, P)
-    return y.to(dtype), states[:, -1]
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], states[:, -1]  # (B, L, H, P)
 
 
 def _decay(total: Tensor) -> Tensor:
@@ -122,14 +131,10 @@ def _checked(
             f"x must be (batch, length, heads, P) and B (batch, length, N), got {tuple(x.shape)}, {tuple(B.shape)}"
         )
     (batch, length, heads, width), n = x.shape, B.shape[2]
-    expected = {"dt": (batch, length, heads), "A": (heads,), "B": (batch, length, n), "C": (batch, length, n)}
-    given = {"dt": dt, "A": A, "B": B, "C": C}
-    if h0 is not None:
-        expected["h0"], given["h0"] = (batch, heads, n, width), h0
-    for name, shape in expected.items():
-        if given[name].shape != shape:
-            raise ValueError(f"{name} must be {shape}, got {tuple(given[name].shape)}")
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    h0 = x.new_zeros(batch, heads, n, width) if h0 is None else h0
-    x, dt, A, B, C, h0 = (part.to(dtype) for part in (x, dt, A, B, C, h0))
-    return x, dt, A, B, C, h0
+    state = batch, heads, n, width
+    shapes = {
+        "dt": (batch, length, heads), "A": (heads,), "B": (batch, length, n), "C": (batch, length, n), "h0": state,
+    }  # fmt: skip
+    check_shapes(shapes, {"dt": dt, "A": A, "B": B, "C": C, "h0": h0})
+    x, dt, A, B, C = widened(x, dt, A, B, C)
+    return x, dt, A, B, C, x.new_zeros(state) if h0 is None else widened(x, h0)[1]

@@ -138,7 +138,7 @@ class MambaBlock(nn.Module):
         if x.shape[1] == 0:
             return x, (last, h)
         u, z = self.in_proj(self.norm(x)).chunk(2, dim=2)  # each (B, L, D)
-        u = torch.cat([last, u], dim=1)  # (B, K - 1 + L, D)
+        u = torch.cat([last.to(u.dtype), u], dim=1)  # (B, K - 1 + L, D)
         last = u[:, x.shape[1] :]
         u = F.silu(self.conv(u.transpose(1, 2))).transpose(1, 2)  # (B, L, D)
         y, h = selective_scan(u, *self._selected(u), h)
@@ -150,7 +150,7 @@ class MambaBlock(nn.Module):
             raise ValueError(f"x must be (batch, {self.hidden_size}), got {tuple(x.shape)}")
         last, h = self._state(x, state)
         u, z = self.in_proj(self.norm(x)).chunk(2, dim=1)  # each (B, D)
-        window = torch.cat([last, u.unsqueeze(1)], dim=1)  # (B, K, D)
+        window = torch.cat([last.to(u.dtype), u.unsqueeze(1)], dim=1)  # (B, K, D)
         u = (window * self.conv.weight.squeeze(1).t()).sum(1)
         u = F.silu(u if self.conv.bias is None else u + self.conv.bias)
         dt, A, B, C = self._selected(u)  # (B, D), (D, N), (B, N) twice

@@ -181,12 +181,12 @@ class RWKVBlock(nn.Module):
             raise ValueError(f"x must be (batch, {self.hidden_size}), got {tuple(x.shape)}")
         last1, last2, *sums = self._state(x, state)
         h1 = self.norm1(x)
-        r, k, v = self.time_mixing.projected(h1, last1)
+        r, k, v = self.time_mixing.projected(h1, last1.to(h1.dtype))
         w, u = self.time_mixing.decay.exp(), self.time_mixing.bonus
         y, after = wkv4_sequential(w, u, k.unsqueeze(1), v.unsqueeze(1), (sums[0], sums[1], sums[2]))
         x = x + self.time_mixing.output(r * y.squeeze(1))
         h2 = self.norm2(x)
-        return x + self.channel_mixing(h2, last2), (h1, h2, *after)
+        return x + self.channel_mixing(h2, last2.to(h2.dtype)), (h1, h2, *after)
 
     def _state(self, x: Tensor, state: State | None) -> State:
         shape = (x.shape[0], self.hidden_size)

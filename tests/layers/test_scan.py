@@ -72,6 +72,57 @@ def test_gradients_and_their_gradients_are_the_differences(dtype, length):
     assert torch.autograd.gradgradcheck(scan, inputs)
 
 
+def test_transforms_of_functions_see_the_loop():
+    a, b, h0 = decay((3, 19, D), 0), numbers((3, 19, D), 1), numbers((3, D), 2)
+
+    def results(function):
+        return (
+            torch.func.grad(lambda a: function(a, b, h0).square().sum())(a),
+            torch.func.jacrev(lambda a: function(a, b[:1, :5], h0[:1]))(a[:1, :5]),
+            torch.func.vmap(lambda a, b, h0: function(a, b, h0, dim=0), in_dims=(0, None, None))(a, b[0], h0[0]),
+            torch.func.vmap(lambda b: function(a[0], b, dim=0), in_dims=1)(b.movedim(0, 1)),
+        )
+
+    for mine, wanted in zip(results(scan), results(scan_sequential), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-12)
+
+
+@quick
+@given(length=st.integers(1, 40), seed=seeds, order=st.permutations(range(3)), step=st.sampled_from([1, 2]))
+def test_how_the_numbers_lie_in_memory_changes_nothing(length, seed, order, step):
+    def scattered(x):
+        wide = torch.zeros([step * size for size in x.shape], dtype=x.dtype).permute(order).contiguous()
+        part = wide.permute([order.index(i) for i in range(3)])[::step, ::step, ::step]
+        return part.copy_(x).requires_grad_()
+
+    plain = [decay((B, length, D), seed).requires_grad_(), numbers((B, length, D), seed + 1).requires_grad_()]
+    other = [scattered(x.detach()) for x in plain]
+    expected, h = scan(*plain), scan(*other)
+    torch.testing.assert_close(h, expected, rtol=0, atol=0)
+    weights = numbers((B, length, D), seed + 2)
+    for mine, wanted in zip(
+        torch.autograd.grad(h, other, weights), torch.autograd.grad(expected, plain, weights), strict=True
+    ):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=0)
+
+
+def test_nothing_has_gradients_too():
+    a, b = (torch.zeros(B, 0, D, requires_grad=True) for _ in range(2))
+    for x in torch.autograd.grad(scan(a, b).sum(), (a, b)):
+        assert x.shape == (B, 0, D)
+
+
+def test_nan_stays_in_its_row_also_in_the_gradients():
+    a, b = decay((B, 2 * CHUNK + 3, D), 0), numbers((B, 2 * CHUNK + 3, D), 1)
+    a[1, 7] = b[1, 20] = torch.nan
+    for x in (a, b):
+        x.requires_grad_()
+    h = scan(a, b)
+    assert h.isnan().any(-1).any(-1).tolist() == [False, True, False]
+    for grad in torch.autograd.grad(h.sum(), (a, b)):
+        assert grad.isnan().any(-1).any(-1).tolist() == [False, True, False]
+
+
 @quick
 @given(length=lengths, seed=seeds)
 def test_integers_give_exact_results(length, seed):
@@ -213,6 +264,7 @@ X = torch.zeros(B, 7, D)
         ((X[..., 0], X), r"as many axes and steps, got \(3, 7\), \(3, 7, 2\)"),
         ((X.double(), X), r"dtypes differ: torch\.float64, torch\.float32"),
         ((X, X, X[:, 0].double()), r"dtypes differ.*h0 torch\.float64"),
+        ((X > 0, X > 0), r"must be numbers, got torch\.bool"),
         ((X, X, torch.zeros(B, H)), r"h0 \(3, 5\)"),
         ((X, torch.zeros(4, 7, D)), r"do not fit: a \(3, 7, 2\), b \(4, 7, 2\)"),
     ],

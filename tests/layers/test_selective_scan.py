@@ -94,12 +94,73 @@ def test_short_numbers_are_computed_in_float32(function, dtype):
     assert all(tensor.grad.dtype == dtype for tensor in short.values())
 
 
-def test_autocast_does_not_round_it():
+def test_autocast_rounds_neither_it_nor_its_gradients():
     given_ = inputs(dtype=torch.float32)
-    wanted = selective_scan(**given_)[0]
+
+    def results(function):
+        y, _ = function(**given_)
+        return y, *torch.autograd.grad(y.square().sum(), list(given_.values()))
+
+    wanted = results(selective_scan)
     with torch.autocast("cpu", torch.bfloat16):
         for function in (selective_scan, readable):
-            torch.testing.assert_close(function(**given_)[0], wanted)
+            for mine, exact in zip(results(function), wanted, strict=True):
+                torch.testing.assert_close(mine, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_gradients_are_right_or_refused():
+    given_ = list(inputs((2, 5, 3, 2)).values())
+    assert torch.autograd.gradgradcheck(readable, given_)
+    grads = torch.autograd.grad(selective_scan(*given_)[0].square().sum(), given_, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grads[0].sum().backward()
+
+
+@pytest.mark.parametrize("function", [readable, selective_scan])
+def test_nan_stays_in_its_row(function):
+    given_ = inputs()
+    with torch.no_grad():
+        given_["x"][1, 3] = torch.nan
+    y, h = function(**given_)
+    assert y.isnan().flatten(1).any(1).tolist() == [False, True, False]
+    assert not y[1, :3].isnan().any()
+    assert h.isnan().flatten(1).any(1).tolist() == [False, True, False]
+    y.sum().backward()
+    for name in ("x", "dt", "B", "C", "h0"):
+        assert not given_[name].grad[::2].isnan().any(), name
+
+
+@pytest.mark.parametrize("function", [readable, selective_scan])
+@pytest.mark.parametrize("sizes", [(B, 1, D, N), (0, L, D, N)])
+def test_one_step_and_no_row(function, sizes):
+    given_ = inputs(sizes)
+    y, h = function(**given_)
+    with torch.no_grad():
+        expected = by_hand(**given_)
+    torch.testing.assert_close((y.detach(), h.detach()), expected)
+    (y.sum() + h.sum()).backward()
+    assert all(tensor.grad.isfinite().all() for tensor in given_.values())
+
+
+@pytest.mark.parametrize("function", [readable, selective_scan])
+def test_how_the_numbers_lie_in_memory_changes_nothing(function):
+    plain = inputs()
+    other = {name: x.detach().mT.contiguous().mT.requires_grad_() for name, x in plain.items()}
+    assert not other["x"].is_contiguous()
+    for given_ in (plain, other):
+        y, h = function(**given_)
+        (y.square().sum() + h.sum()).backward()
+    for name in NAMES:
+        torch.testing.assert_close(other[name].grad, plain[name].grad, msg=name)
+
+
+@pytest.mark.parametrize("function", [readable, selective_scan])
+@pytest.mark.parametrize(("name", "dtype"), [("x", torch.int64), ("A", torch.complex128), ("h0", torch.int64)])
+def test_numbers_of_another_kind_are_named(function, name, dtype):
+    given_ = {key: x.detach() for key, x in inputs().items()}
+    given_[name] = given_[name].to(dtype)
+    with pytest.raises(ValueError, match=rf"must be floating-point numbers, got .*{dtype}"):
+        function(**given_)
 
 
 def test_only_one_state_a_block_is_kept():

@@ -98,6 +98,39 @@ def test_short_numbers_are_computed_in_float32(dtype):
         assert torch.equal(y, function(**{name: tensor.float() for name, tensor in given_.items()})[0].to(dtype))
 
 
+def test_autocast_rounds_none_of_them():
+    given_ = without_state(inputs(dtype=torch.float32))
+    exact = ssd_scan(**given_)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        for y in (ssd(**given_, chunk=4)[0], ssd_quadratic(**given_), ssd_scan(**given_)[0]):
+            torch.testing.assert_close(y, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_gradients_are_the_differences():
+    given_ = inputs(5)
+    few = [given_[name][:1] if name in ("x", "dt", "B", "C", "h0") else given_[name] for name in NAMES]
+    assert torch.autograd.gradgradcheck(lambda *x: ssd(*x, chunk=2)[0], few)
+
+
+@pytest.mark.parametrize("function", [ssd, ssd_scan])
+def test_nan_stays_in_its_row(function):
+    given_ = inputs()
+    with torch.no_grad():
+        given_["x"][1, 3] = torch.nan
+    y, h = function(**given_)
+    assert y.isnan().flatten(1).any(1).tolist() == [False, True]
+    assert h.isnan().flatten(1).any(1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("function", [ssd, ssd_scan])
+def test_whole_numbers_are_named(function):
+    given_ = {name: x.detach() for name, x in inputs().items()}
+    with pytest.raises(ValueError, match=r"must be floating-point numbers, got torch\.int64"):
+        function(**{**given_, "x": given_["x"].long()})
+    with pytest.raises(ValueError, match=r"x must be \(batch, length, heads, P\)"):
+        function(**{**given_, "x": torch.zeros(4)})
+
+
 @pytest.mark.parametrize("function", [ssd, ssd_scan])
 @pytest.mark.parametrize("name", ["dt", "A", "C", "h0"])
 def test_shapes_that_do_not_fit_are_named(function, name):

@@ -105,10 +105,31 @@ def test_bfloat16_stays_near_float64(model, tokens):
         assert (logits.double() - exact).norm() < 0.05 * exact.norm()
 
 
+def test_a_state_is_read_in_any_precision(model, tokens):
+    _, state = model.float().read(tokens[:, :7])
+    model.bfloat16()
+    for read, rest in ((model.read, tokens[:, 7:]), (model.step, tokens[:, 7])):
+        logits, _ = read(rest, state)
+        assert logits.dtype == torch.bfloat16
+        assert logits.isfinite().all()
+
+
+def test_nan_stays_in_its_row(model, tokens):
+    block = model.blocks[0]
+    x = torch.randn(B, L, H, dtype=torch.float64)
+    expected = block(x)
+    x[1, 4] = torch.nan
+    y = block(x)
+    torch.testing.assert_close(y[::2], expected[::2])
+    assert y[1, 4:].isnan().any(-1).all()
+    torch.testing.assert_close(y[1, :4], expected[1, :4])
+
+
 def test_autocast_trains(tokens):
     model = Mamba(CONFIG)
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(tokens).float().square().mean()
+        loss = loss + one_at_a_time(model, tokens)[0].float().square().mean()
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
