@@ -108,6 +108,22 @@ def test_results_are_written_only_when_asked_and_hold_the_machine(tmp_path, monk
     assert "| a / b" in path.with_suffix(".md").read_text()
 
 
+def test_a_part_saved_leaves_the_other_rows_that_were_measured_in_the_same_surroundings(tmp_path, monkeypatch):
+    one, two = (harness.Row(name, 0.5, 0.4, 0.6, "x", 1.0, ours=2.0) for name in ("a / b", "c / d"))
+    faster = harness.Row("c / d", 0.3, 0.2, 0.4, "x", 1.0)
+    path = command.save([one, two], tmp_path)
+    command.save([faster], tmp_path, part=True)
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["a / b", "c / d"]
+    assert [row["median"] for row in json.loads(path.read_text())["rows"]] == [0.5, 0.3]
+    assert "| a / b" in path.with_suffix(".md").read_text()
+    command.save([faster], tmp_path)  # all of them, so what is gone is gone
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["c / d"]
+    command.save([one, faster], tmp_path)
+    monkeypatch.setattr(command, "environment", lambda: {"torch": "99"})
+    command.save([faster], tmp_path, part=True)  # of another PyTorch
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["c / d"]
+
+
 def test_too_few_rounds_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["--rounds", "1"])
