@@ -108,6 +108,17 @@ def _keep_rows(ptr, block, step, length, size, column, there, value):
 
 
 @triton.jit
+def _inputs(x_ptr, dt_ptr, b_ptr, rates, batch, step, length, width, size, d, n, is_d, is_n):
+    """x and dt (T, W), B (T, N, 1), the factors of the state and what is added to it (T, N, W).
+
+    Where there is no step, dt is 0: the factor is 1, and nothing is added.
+    """
+    x, dt = _rows(x_ptr, batch, step, length, width, d, is_d), _rows(dt_ptr, batch, step, length, width, d, is_d)
+    b = _rows(b_ptr, batch, step, length, size, n, is_n)[:, :, None]
+    return x, dt, b, tl.exp(dt[:, None, :] * rates[None, :, :]), b * (dt * x)[:, None, :]
+
+
+@triton.jit
 def _selective_forward(
     x_ptr, dt_ptr, a_ptr, b_ptr, c_ptr, h0_ptr, y_ptr, starts_ptr, length, width, size,
     T: tl.constexpr, N: tl.constexpr, W: tl.constexpr,
@@ -123,12 +134,9 @@ def _selective_forward(
     for chunk in range(0, chunks):
         step = chunk * T + t.to(tl.int64)
         tl.store(starts_ptr + (batch * (chunks + 1) + chunk) * size * width + inner, h, mask=is_state)
-        dt = _rows(dt_ptr, batch, step, length, width, d, is_d)  # (T, W); no step is a step of length 0
-        u = dt * _rows(x_ptr, batch, step, length, width, d, is_d)
-        a = tl.exp(dt[:, None, :] * rates[None, :, :])  # (T, N, W)
-        b = _rows(b_ptr, batch, step, length, size, n, is_n)[:, :, None] * u[:, None, :]
-        b = tl.where((t == 0)[:, None, None], b + a * h[None, :, :], b)
-        _, states = tl.associative_scan((a, b), 0, _then)
+        _, _, _, a, added = _inputs(x_ptr, dt_ptr, b_ptr, rates, batch, step, length, width, size, d, n, is_d, is_n)
+        added = tl.where((t == 0)[:, None, None], added + a * h[None, :, :], added)
+        _, states = tl.associative_scan((a, added), 0, _then)
         y = tl.sum(_rows(c_ptr, batch, step, length, size, n, is_n)[:, :, None] * states, axis=1)
         _keep_rows(y_ptr, batch, step, length, width, d, is_d, y)
         h = tl.sum(tl.where((t == T - 1)[:, None, None], states, 0.0), axis=0)
@@ -158,36 +166,31 @@ def _selective_backward(
         chunk = chunks - 1 - back
         step = chunk * T + t.to(tl.int64)
         h = tl.load(starts_ptr + (batch * (chunks + 1) + chunk) * size * width + inner, mask=is_state, other=0.0)
-        x, dt = _rows(x_ptr, batch, step, length, width, d, is_d), _rows(dt_ptr, batch, step, length, width, d, is_d)
-        b = _rows(b_ptr, batch, step, length, size, n, is_n)[:, :, None]  # (T, N, 1)
-        grad_y = _rows(grad_y_ptr, batch, step, length, width, d, is_d)[:, None, :]  # (T, 1, W)
-        a = tl.exp(dt[:, None, :] * rates[None, :, :])  # (T, N, W)
+        x, dt, b, a, added = _inputs(x_ptr, dt_ptr, b_ptr, rates, batch, step, length, width, size, d, n, is_d, is_n)
 
         # the states before each step: a scan of the inputs one step earlier, which starts with h
-        dt_before = _rows(dt_ptr, batch, step - 1, length, width, d, is_d)
-        u_before = dt_before * _rows(x_ptr, batch, step - 1, length, width, d, is_d)
-        b_before = _rows(b_ptr, batch, step - 1, length, size, n, is_n)[:, :, None] * u_before[:, None, :]
-        a_before = tl.exp(dt_before[:, None, :] * rates[None, :, :])
-        _, before = tl.associative_scan((a_before, tl.where(first, h[None, :, :], b_before)), 0, _then)
+        _, _, _, a_before, before = _inputs(
+            x_ptr, dt_ptr, b_ptr, rates, batch, step - 1, length, width, size, d, n, is_d, is_n
+        )
+        _, before = tl.associative_scan((a_before, tl.where(first, h[None, :, :], before)), 0, _then)
         kept = a * before
 
         # g: a scan from the end, which starts with what the later steps hand over
-        c = _rows(c_ptr, batch, step, length, size, n, is_n)[:, :, None]
+        grad_y = _rows(grad_y_ptr, batch, step, length, width, d, is_d)[:, None, :]  # (T, 1, W)
+        g = _rows(c_ptr, batch, step, length, size, n, is_n)[:, :, None] * grad_y
         dt_after = _rows(dt_ptr, batch, step + 1, length, width, d, is_d)
         a_after = tl.exp(dt_after[:, None, :] * rates[None, :, :])
-        g = c * grad_y
         _, g = tl.associative_scan((a_after, tl.where(last, g + g_later[None, :, :], g)), 0, _then, reverse=True)
         g_later = tl.sum(tl.where(first, a * g, 0.0), axis=0)
 
-        u = (dt * x)[:, None, :]
         exponent = g * kept
         grad_u = tl.sum(b * g, axis=1)  # (T, W)
         grad_dt = tl.sum(exponent * rates[None, :, :], axis=1) + grad_u * x
         grad_rates += tl.sum(exponent * dt[:, None, :], axis=0)
         _keep_rows(grad_x_ptr, batch, step, length, width, d, is_d, grad_u * dt)
         _keep_rows(grad_dt_ptr, batch, step, length, width, d, is_d, grad_dt)
-        _keep_rows(grad_b_ptr, part, step, length, size, n, is_n, tl.sum(g * u, axis=2))
-        _keep_rows(grad_c_ptr, part, step, length, size, n, is_n, tl.sum((kept + b * u) * grad_y, axis=2))
+        _keep_rows(grad_b_ptr, part, step, length, size, n, is_n, tl.sum(g * (dt * x)[:, None, :], axis=2))
+        _keep_rows(grad_c_ptr, part, step, length, size, n, is_n, tl.sum((kept + added) * grad_y, axis=2))
     tl.store(grad_a_ptr + own, grad_rates, mask=is_state)
     tl.store(grad_h0_ptr + own, g_later, mask=is_state)
 
