@@ -82,7 +82,8 @@ class MambaBlock(nn.Module):
         output = input + W_out (y * silu(z))
 
     Weights start as in the authors' code: A = -1, -2, ..., -N, so that the state remembers at N time scales; D = 1; step
-    sizes between 0.001 and 0.1, evenly in their logarithm; linear layers and the convolution as PyTorch starts them.
+    sizes between 0.001 and 0.1, evenly in their logarithm; linear layers and the convolution as PyTorch starts them. The
+    authors train A_log and D without weight decay.
 
     Args:
         hidden_size: Features, H.

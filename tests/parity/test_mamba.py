@@ -7,7 +7,7 @@ from transformers import MambaConfig as TheirConfig
 from transformers import MambaForCausalLM
 from transformers.models.mamba import modeling_mamba
 
-from dlbook.models.mamba import Mamba, MambaConfig, convert_transformers
+from dlbook.models.mamba import SIZES, Mamba, MambaConfig, convert_transformers
 
 CONFIGS = {
     "small": MambaConfig(vocab_size=23, hidden_size=20, num_layers=3, state_size=5, conv_kernel=3, expand=3, dt_rank=4),
@@ -32,6 +32,15 @@ def reference(config: MambaConfig) -> MambaForCausalLM:
         if "A_log" not in name:
             torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
     return model.train()  # without a cache
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name[-1] in "bm"])
+def test_published_sizes_have_as_many_parameters(name):
+    config = SIZES[name]
+    theirs = TheirConfig(hidden_size=config.hidden_size, num_hidden_layers=config.num_layers)  # all else is its default
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in model.parameters()) for model in (Mamba(config), MambaForCausalLM(theirs))]
+    assert counts[0] == counts[1]
 
 
 @pytest.fixture
