@@ -4,6 +4,9 @@ Every step of a recurrence rounds what the step before rounded; so all of them c
 they are given and whatever autocast would do.
 
 Chapter: chapters/04-recurrent-networks.ipynb
+
+Letters for shapes in this file:
+    B  batch    L  length
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +37,34 @@ def check_shapes(expected: Mapping[str, Sequence[int]], given: Mapping[str, Tens
         tensor = given[name]
         if tensor is not None and tensor.shape != tuple(shape):
             raise ValueError(f"{name} must be {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def check_tokens(tokens: Tensor, ndim: int, state: Sequence[object] | None, blocks: int) -> None:
+    """Complain unless a language model can read these tokens from this state.
+
+    Args:
+        tokens: What should be whole numbers.
+        ndim: 2 for sequences, 1 for one token of each.
+        state: What each block remembers; None is nothing.
+        blocks: How many the model has.
+
+    Shapes: tokens (B, L) or (B,).
+
+    Raises:
+        ValueError: If the tokens have another rank or are no whole numbers, or the state is one of another model.
+
+    Example:
+        >>> check_tokens(torch.tensor([[5, 3, 8]]), 2, None, 4)
+        >>> check_tokens(torch.tensor([5, 3, 8]), 2, None, 4)
+        Traceback (most recent call last):
+            ...
+        ValueError: tokens must be (batch, length) whole numbers, got (3,) of torch.int64
+    """
+    if tokens.ndim != ndim or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        wanted = "(batch, length)" if ndim == 2 else "(batch,)"
+        raise ValueError(f"tokens must be {wanted} whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}")
+    if state is not None and len(state) != blocks:
+        raise ValueError(f"state must have a part for each of {blocks} blocks, got {len(state)}")
 
 
 def widened(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

@@ -53,6 +53,8 @@ def ssd(
 ) -> tuple[Tensor, Tensor]:
     """Quadratic within chunks of T steps, a scan of the states between them.
 
+    A later step of the chunk counts 0 times, so NaN reaches back to its chunk's first step.
+
     Args:
         x: Input of each head.
         dt: Step sizes, positive.

@@ -129,7 +129,8 @@ def wkv6(
 
     With W_t the sum of log w from the chunk's start to step t, step i < t counts by exp(W_{t-1} - W_i), and what the
     chunk began with by exp(W_{t-1}). Only such differences are exponentiated, never above 0, so nothing overflows
-    however fast the state decays. The states at the ends of the chunks are a scan.
+    however fast the state decays. The states at the ends of the chunks are a scan. A later step of the chunk counts 0
+    times, so NaN reaches back to its chunk's first step.
 
     Args:
         r: What is looked for, "receptance".

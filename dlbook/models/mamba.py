@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlbook.layers.operands import check_tokens
 from dlbook.layers.selective_scan import selective_scan
 
 #: Of a block: the last K - 1 inputs of the convolution (B, K - 1, D), and the state (B, N, D).
@@ -229,7 +230,7 @@ class Mamba(nn.Module):
 
     def read(self, tokens: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """Any number of tokens (B, L) at once, from a state; returns logits (B, L, V) and the state behind them."""
-        self._check(tokens, 2, state)
+        check_tokens(tokens, 2, state, len(self.blocks))
         x = self.embedding(tokens)  # (B, L, H)
         states = []
         for i, block in enumerate(self._blocks()):
@@ -242,7 +243,7 @@ class Mamba(nn.Module):
 
         Time and memory for a token do not depend on how many there were before.
         """
-        self._check(tokens, 1, state)
+        check_tokens(tokens, 1, state, len(self.blocks))
         x = self.embedding(tokens)  # (B, H)
         states = []
         for i, block in enumerate(self._blocks()):
@@ -255,13 +256,6 @@ class Mamba(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         return F.linear(self.norm(x), self.embedding.weight)
-
-    def _check(self, tokens: Tensor, ndim: int, state: list[State] | None) -> None:
-        if tokens.ndim != ndim or tokens.is_floating_point():
-            wanted = "(batch, length)" if ndim == 2 else "(batch,)"
-            raise ValueError(f"tokens must be {wanted} whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}")
-        if state is not None and len(state) != len(self.blocks):
-            raise ValueError(f"state must have a pair for each of {len(self.blocks)} blocks, got {len(state)}")
 
 
 def convert_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dlbook.layers.operands import check_tokens
 from dlbook.layers.wkv import NEVER, wkv4, wkv4_sequential
 
 #: Of a block: what each of its two halves saw last, and numerator, denominator and largest exponent of WKV; all (B, H).
@@ -250,7 +251,7 @@ class RWKV(nn.Module):
 
     def read(self, tokens: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """Any number of tokens (B, L) at once, from a state; returns logits (B, L, V) and the state behind them."""
-        self._check(tokens, 2, state)
+        check_tokens(tokens, 2, state, len(self.blocks))
         x = self.norm_in(self.embedding(tokens))  # (B, L, H)
         states = []
         for i, block in enumerate(self._blocks()):
@@ -263,7 +264,7 @@ class RWKV(nn.Module):
 
         Time and memory for a token do not depend on how many there were before.
         """
-        self._check(tokens, 1, state)
+        check_tokens(tokens, 1, state, len(self.blocks))
         x = self.norm_in(self.embedding(tokens))  # (B, H)
         states = []
         for i, block in enumerate(self._blocks()):
@@ -273,13 +274,6 @@ class RWKV(nn.Module):
 
     def _blocks(self) -> list[RWKVBlock]:
         return cast(list[RWKVBlock], list(self.blocks))
-
-    def _check(self, tokens: Tensor, ndim: int, state: list[State] | None) -> None:
-        if tokens.ndim != ndim or tokens.is_floating_point():
-            wanted = "(batch, length)" if ndim == 2 else "(batch,)"
-            raise ValueError(f"tokens must be {wanted} whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}")
-        if state is not None and len(state) != len(self.blocks):
-            raise ValueError(f"state must have a part for each of {len(self.blocks)} blocks, got {len(state)}")
 
 
 def convert_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

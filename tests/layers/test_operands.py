@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlbook.layers.operands import check_shapes, widened, without_autocast
+from dlbook.layers.operands import check_shapes, check_tokens, widened, without_autocast
 
 
 def test_the_first_shape_that_differs_is_named_and_none_is_none():
@@ -11,6 +11,17 @@ def test_the_first_shape_that_differs_is_named_and_none_is_none():
     check_shapes({"x": (2, 3), "h0": (7,)}, {"x": x, "h0": None, "y": torch.zeros(4)})
     with pytest.raises(ValueError, match=r"^y must be \(3, 2\), got \(2, 3\)$"):
         check_shapes({"x": (2, 3), "y": (3, 2)}, {"x": x, "y": x})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bool], ids=str)
+def test_tokens_are_whole_numbers_of_one_rank_and_their_state_is_of_all_blocks(dtype):
+    check_tokens(torch.zeros(2, 3, dtype=torch.uint8), 2, [0, 0, 0], 3)
+    with pytest.raises(ValueError, match=rf"must be \(batch,\) whole numbers, got \(2,\) of {dtype}"):
+        check_tokens(torch.zeros(2, dtype=dtype), 1, None, 3)
+    with pytest.raises(ValueError, match=r"must be \(batch, length\) whole numbers, got \(2,\) of torch.int64"):
+        check_tokens(torch.zeros(2, dtype=torch.int64), 2, None, 3)
+    with pytest.raises(ValueError, match="part for each of 3 blocks, got 2"):
+        check_tokens(torch.zeros(2, 3, dtype=torch.int64), 2, [0, 0], 3)
 
 
 @pytest.mark.parametrize(
