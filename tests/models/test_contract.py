@@ -15,6 +15,7 @@ from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from dlbook.models.gru import GRU
 from dlbook.models.lenet import LeNet
+from dlbook.models.llama import Llama, LlamaBlock, LlamaConfig
 from dlbook.models.lstm import LSTM
 from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mamba import Mamba, MambaBlock, MambaConfig
@@ -107,6 +108,9 @@ MAMBA_BLOCK = 6 + 6 * 24 + (12 * 3 + 12) + 12 * (2 + 2 * 5) + (2 * 12 + 12) + 12
 
 # of a width of 6: two norms; decay, bonus, three mixtures, four products; two mixtures, to 24 and back, receptance
 RWKV_BLOCK = 2 * 2 * 6 + 5 * 6 + 4 * 36 + 2 * 6 + 2 * 6 * 24 + 36
+
+# of a width of 6, 3 queries' heads to 1 of keys: q, k and v, out; gate, up and down between 6 and 5; two norms
+LLAMA_BLOCK = 6 * (6 + 2 * 2) + 6 * 6 + 3 * 6 * 5 + 2 * 6
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -328,6 +332,16 @@ CASES = {
         lambda: RWKVBlock(6, layer=1, num_layers=3),
         torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
         RWKV_BLOCK,
+    ),
+    "llama": (
+        lambda: OneHot(Llama(LlamaConfig(8, 6, num_layers=2, num_heads=3, num_kv_heads=1, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * LLAMA_BLOCK + 6 + 6 * 8,
+    ),
+    "llama block": (
+        lambda: LlamaBlock(6, 3, num_kv_heads=1, hidden=5),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        LLAMA_BLOCK,
     ),
 }
 
