@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlbook.layers.cache import DecoderCache, KVCache
 from dlbook.layers.feedforward import SwiGLU
-from dlbook.layers.multi_head import DecoderCache, KVCache, MultiHeadAttention
+from dlbook.layers.multi_head import MultiHeadAttention
 from dlbook.layers.position import Rotary, RotaryScaling, half_from_interleaved
 
 

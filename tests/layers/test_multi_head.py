@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlbook.layers.attention import attention
-from dlbook.layers.multi_head import DecoderCache, KVCache, MultiHeadAttention, visible
+from dlbook.layers.cache import KVCache
+from dlbook.layers.multi_head import MultiHeadAttention, visible
 from dlbook.layers.position import Rotary, alibi
 
 B, T, S, D, N, K = 2, 7, 5, 12, 6, 4  # heads that do not fill the width
@@ -196,47 +197,6 @@ def test_weights_start_as_xavier():
     assert (made.qkv.bias == 0).all()
     assert (made.out.bias == 0).all()
     assert MultiHeadAttention(D, N, bias=False, out_bias=True).qkv.bias is None
-
-
-def test_the_cache_doubles_and_keeps():
-    cache, k = KVCache(limit=11), torch.randn(B, 3, 9, K)
-    v = torch.randn(B, 3, 9, K)
-    sizes = []
-    for i in range(9):
-        keys, values = cache.append(k[:, :, i : i + 1], v[:, :, i : i + 1])
-        sizes.append(cache.capacity)
-        assert torch.equal(keys, k[:, :, : i + 1])
-        assert torch.equal(values, v[:, :, : i + 1])
-    assert sizes == [1, 4, 4, 4, 10, 10, 10, 10, 10]
-    assert KVCache(5, capacity=9).capacity == 5
-
-
-def test_a_cache_forgets_and_selects():
-    cache, k = KVCache(8), torch.randn(3, 2, 4, K)
-    cache.append(k, k + 1)
-    cache.truncate(3)
-    cache.select(torch.tensor([2, 0, 0, 1]))
-    assert torch.equal(cache.keys, k[[2, 0, 0, 1], :, :3])
-    assert torch.equal(cache.values, k[[2, 0, 0, 1], :, :3] + 1)
-    keys, _ = cache.append(torch.zeros(4, 2, 1, K), torch.zeros(4, 2, 1, K))
-    assert keys.shape == (4, 2, 4, K)
-
-
-def test_a_decoders_cache_knows_its_padding():
-    cache, k = DecoderCache(2, limit=8), torch.zeros(B, 2, 3, K)
-    assert cache.see(None, 3) is None
-    for one in cache.layers:
-        one.append(k, k)
-    new = torch.tensor([[False, True], [True, True]])
-    assert cache.see(new, 2).tolist() == [[True] * 3 + [False, True], [True] * 5]
-    for one in cache.layers:
-        one.append(k[:, :, :2], k[:, :, :2])
-    cache.select(torch.tensor([1, 0, 0]))
-    cache.truncate(4)
-    assert len(cache) == 4
-    assert cache.see(None, 1).tolist() == [[True] * 5, [True, True, True, False, True], [True, True, True, False, True]]
-    with pytest.raises(ValueError, match="a context of 8 tokens is full: 4 are there, 5 more came"):
-        cache.see(None, 5)
 
 
 def test_visible_without_anything_hidden_is_none():

@@ -13,6 +13,7 @@ from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from dlbook.models.gpt import GPT, GPTBlock, GPTConfig
 from dlbook.models.gru import GRU
 from dlbook.models.lenet import LeNet
 from dlbook.models.llama import Llama, LlamaBlock, LlamaConfig
@@ -111,6 +112,9 @@ RWKV_BLOCK = 2 * 2 * 6 + 5 * 6 + 4 * 36 + 2 * 6 + 2 * 6 * 24 + 36
 
 # of a width of 6, 3 queries' heads to 1 of keys: q, k and v, out; gate, up and down between 6 and 5; two norms
 LLAMA_BLOCK = 6 * (6 + 2 * 2) + 6 * 6 + 3 * 6 * 5 + 2 * 6
+
+# of a width of 6: two norms; q, k, v and out; to 5 and back
+GPT_BLOCK = 2 * 2 * 6 + 4 * (6 * 6 + 6) + (6 * 5 + 5 + 5 * 6 + 6)
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -342,6 +346,16 @@ CASES = {
         lambda: LlamaBlock(6, 3, num_kv_heads=1, hidden=5),
         torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
         LLAMA_BLOCK,
+    ),
+    "gpt": (
+        lambda: OneHot(GPT(GPTConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=7))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 7 * 6 + 2 * GPT_BLOCK + 2 * 6,
+    ),
+    "gpt block": (
+        lambda: GPTBlock(6, 3, hidden=5),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        GPT_BLOCK,
     ),
 }
 
