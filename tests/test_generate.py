@@ -169,6 +169,12 @@ def test_more_beams_than_greedy_finds():
     assert beam_search(Chain(table), torch.tensor([[0]]), 2, 2).tolist() == [[0, 2, 2]]
 
 
+def test_a_text_that_ends_behind_the_best_does_not_count():
+    """After 0, the second best is to stop; all that follows the best is so improbable that stopping would have won."""
+    table = torch.tensor([[0.1, 0.5, 0.4], [0.33, 0.34, 0.33], [0.4, 0.3, 0.3]])
+    assert beam_search(Chain(table), torch.tensor([[0]]), 3, 1, stop=2).tolist() == [[0, 1, 1, 1]]
+
+
 def test_what_speculation_accepts_has_the_large_models_probabilities():
     """The exact distribution of the token, summed over what the small model may propose."""
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlbook.layers.cache import DecoderCache, KVCache
+from dlbook.layers.decoder import Decoder, check_tokens
 from dlbook.layers.feedforward import FeedForward
 from dlbook.layers.multi_head import MultiHeadAttention
 
@@ -115,7 +116,7 @@ class GPTBlock(nn.Module):
         return y
 
 
-class GPT(nn.Module):
+class GPT(Decoder):
     """Language model: embeddings of token and position, blocks, normalisation, and the embedding again for the logits.
 
     Weights start at a standard deviation of 0.02; what each branch adds to the sum of all at that divided by the root of
@@ -167,16 +168,8 @@ class GPT(nn.Module):
         return self.logits(self.features(tokens, valid))
 
     def features(self, tokens: Tensor, valid: Tensor | None = None, cache: DecoderCache | None = None) -> Tensor:
-        """What the last normalisation gives, (B, L, D)."""
-        if tokens.ndim != 2 or tokens.is_floating_point():
-            raise ValueError(
-                f"tokens must be (batch, length) whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}"
-            )
+        check_tokens(tokens, valid, context=self.config.context)
         length, past = tokens.shape[1], 0 if cache is None else len(cache)
-        if cache is None and length > self.config.context:
-            raise ValueError(f"{length} tokens are more than the context of {self.config.context}")
-        if valid is not None and valid.shape != tokens.shape:
-            raise ValueError(f"valid must be as tokens, {tuple(tokens.shape)}, got {tuple(valid.shape)}")
         if cache is not None:
             valid = cache.see(valid, length)  # (B, S)
         if valid is None:
@@ -190,24 +183,7 @@ class GPT(nn.Module):
         return y
 
     def logits(self, features: Tensor) -> Tensor:
-        """From (..., D) to (..., V)."""
         return F.linear(features, self.embedding.weight)
-
-    def read(
-        self, tokens: Tensor, cache: DecoderCache | None = None, valid: Tensor | None = None
-    ) -> tuple[Tensor, DecoderCache]:
-        """Any number of tokens (B, L), behind those of a cache, which is changed; returns logits (B, L, V) and it."""
-        cache = DecoderCache(self.config.num_layers, self.config.context) if cache is None else cache
-        if tokens.ndim == 2 and tokens.shape[1] == 0:
-            return self.embedding.weight.new_zeros(tokens.shape[0], 0, self.config.vocab_size), cache
-        return self.logits(self.features(tokens, valid, cache)), cache
-
-    def step(self, tokens: Tensor, cache: DecoderCache | None = None) -> tuple[Tensor, DecoderCache]:
-        """One token (B,) of each sequence, behind those of a cache, which is changed; returns logits (B, V) and it."""
-        if tokens.ndim != 1:
-            raise ValueError(f"tokens must be (batch,) whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}")
-        logits, cache = self.read(tokens.unsqueeze(1), cache)
-        return logits.squeeze(1), cache
 
 
 def convert_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ def test_sizes_that_do_not_fit_are_named(options, message):
             lambda model, x: model.read(x, model.read(x)[1]),
             "a context of 24 tokens is full: 19 are there, 19 more came",
         ),
-        (lambda model, x: model(x, x[:, 1:] > 0), r"valid must be as tokens, \(3, 19\), got \(3, 18\)"),
+        (lambda model, x: model(x, x[:, 1:] > 0), r"valid must be \(3, 19\) bool, as tokens, got \(3, 18\)"),
         (lambda model, x: GPTBlock(12, 3)(torch.zeros(B, L, 13)), r"\(3, 19, 13\)"),
     ],
 )

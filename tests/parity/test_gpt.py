@@ -112,3 +112,18 @@ def test_padded_beams_equal_transformers():
         tokens, attention_mask=valid.long(), do_sample=False, num_beams=3, max_new_tokens=20, early_stopping=False
     )
     assert torch.equal(beam_search(ours, tokens, 20, 3, stop=STOP, valid=valid), wanted)
+
+
+@pytest.mark.parametrize("beams", [2, 3])
+def test_beams_that_end_at_every_rank_equal_transformers(beams):
+    """Few kinds of tokens and many rows, so that texts end within the K best and behind them."""
+    ours, theirs = pair(GPTConfig(5, 20, 2, 5, 41), eos_token_id=STOP, pad_token_id=STOP)
+    with torch.no_grad():
+        for norm in (ours.norm, theirs.transformer.ln_f):
+            norm.weight *= 0.3
+    tokens = torch.randint(5, (60, 4)) // 2 * 2
+    wanted = theirs.generate(
+        tokens, attention_mask=torch.ones_like(tokens), do_sample=False, num_beams=beams, max_new_tokens=12,
+        early_stopping=False,
+    )  # fmt: skip
+    assert torch.equal(beam_search(ours, tokens, 12, beams, stop=STOP), wanted)
