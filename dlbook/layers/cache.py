@@ -131,6 +131,10 @@ class DecoderCache:
             self.valid = torch.cat([before, before.new_ones(before.shape[0], length)], dim=1)
         return self.valid
 
+    def pair(self, layer: int) -> tuple[KVCache, KVCache]:
+        """What a layer remembers of the text itself, and of the encoder's output."""
+        return self.layers[layer], self.cross[layer]
+
     def truncate(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
         for layer in self.layers:

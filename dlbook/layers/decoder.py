@@ -34,6 +34,16 @@ def check_tokens(tokens: Tensor, valid: Tensor | None = None, *, context: int = 
         raise ValueError(f"valid must be {tuple(tokens.shape)} bool, as {name}, got {tuple(valid.shape)} {valid.dtype}")
 
 
+def places(valid: Tensor, past: int = 0) -> Tensor:
+    """Position of each token from ``past`` on, (B, L), if padding, where ``valid`` (B, S) is False, takes none.
+
+    Example:
+        >>> places(torch.tensor([[False, False, True, True, True]]))
+        tensor([[0, 0, 0, 1, 2]])
+    """
+    return (valid.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+
+
 class Decoder(nn.Module):
     """A model that says what follows each token; a child has ``features`` and ``logits``.
 
@@ -69,3 +79,42 @@ class Decoder(nn.Module):
             raise ValueError(f"tokens must be (batch,) whole numbers, got {tuple(tokens.shape)} of {tokens.dtype}")
         logits, cache = self.read(tokens.unsqueeze(1), cache)
         return logits.squeeze(1), cache
+
+
+class EncoderDecoder(Decoder):
+    """A decoder that also looks at what an encoder made of another sequence; a child has ``encode`` and ``decode``.
+
+    ``start`` reads the source once; ``read``, ``step`` and the functions of `dlbook.generate` go on from its cache.
+    """
+
+    def encode(self, source: Tensor, valid: Tensor | None = None) -> Tensor:
+        """What the encoder makes of tokens (B, S), (B, S, D)."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        tokens: Tensor,
+        context: Tensor,
+        context_valid: Tensor | None = None,
+        valid: Tensor | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Tensor:
+        """What the decoder makes of tokens (B, L) and the encoder's output (B, S, D), (B, L, D)."""
+        raise NotImplementedError
+
+    def forward(
+        self, source: Tensor, target: Tensor, source_valid: Tensor | None = None, target_valid: Tensor | None = None
+    ) -> Tensor:
+        return self.logits(self.decode(target, self.encode(source, source_valid), source_valid, target_valid))
+
+    def start(self, source: Tensor, valid: Tensor | None = None) -> DecoderCache:
+        """Read a source (B, S), ``valid`` (B, S) being False at its padding; returns a cache to write from."""
+        cache = DecoderCache(self.config.num_layers, getattr(self.config, "context", 2**31))
+        cache.context, cache.context_valid = self.encode(source, valid), valid
+        return cache
+
+    def features(self, tokens: Tensor, valid: Tensor | None = None, cache: DecoderCache | None = None) -> Tensor:
+        """What the decoder makes of tokens (B, L), behind those of a cache that `start` made."""
+        if cache is None or cache.context is None:
+            raise ValueError("no source has been read: begin with cache = model.start(source)")
+        return self.decode(tokens, cache.context, cache.context_valid, valid, cache)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlbook.layers.cache import DecoderCache, KVCache
-from dlbook.layers.decoder import Decoder, check_tokens
+from dlbook.layers.decoder import Decoder, check_tokens, places
 from dlbook.layers.feedforward import FeedForward
 from dlbook.layers.multi_head import MultiHeadAttention
 
@@ -172,10 +172,8 @@ class GPT(Decoder):
         length, past = tokens.shape[1], 0 if cache is None else len(cache)
         if cache is not None:
             valid = cache.see(valid, length)  # (B, S)
-        if valid is None:
-            position = self.position.weight[past : past + length]  # (L, D)
-        else:
-            position = self.position((valid.cumsum(dim=1) - 1).clamp(min=0)[:, past:])  # padding takes no place
+        table = self.position.weight
+        position = table[past : past + length] if valid is None else table[places(valid, past)]  # (..., L, D)
         x = self.drop(self.embedding(tokens) + position)  # (B, L, D)
         for i, block in enumerate(cast(list[GPTBlock], self.blocks)):
             x = block(x, valid, None if cache is None else cache.layers[i])

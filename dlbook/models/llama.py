@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlbook.layers.cache import DecoderCache, KVCache
-from dlbook.layers.decoder import Decoder, check_tokens
+from dlbook.layers.convert import rename
+from dlbook.layers.decoder import Decoder, check_tokens, places
 from dlbook.layers.feedforward import SwiGLU
 from dlbook.layers.multi_head import MultiHeadAttention
 from dlbook.layers.position import Rotary, RotaryScaling, half_from_interleaved
@@ -130,6 +130,7 @@ class LlamaBlock(nn.Module):
         ValueError: If sizes do not fit, x has another shape, or is longer than the context.
 
     Example:
+        >>> import torch
         >>> block = LlamaBlock(width=12, num_heads=3)
         >>> x = torch.randn(2, 5, 12)
         >>> y, cache = block.step(x[:, 0])
@@ -199,6 +200,7 @@ class Llama(Decoder):
         ValueError: If tokens are not (B, L) whole numbers, or longer than the context.
 
     Example:
+        >>> import torch
         >>> model = Llama(SIZES["llama_tiny"])
         >>> tokens = torch.tensor([[5, 3, 8]])
         >>> logits = model(tokens)
@@ -245,7 +247,7 @@ class Llama(Decoder):
             valid = cache.see(valid, length)  # (B, S)
         positions = None
         if valid is not None:
-            positions = (valid.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]  # padding takes no place
+            positions = places(valid, valid.shape[1] - length)
         x = self.embedding(tokens)  # (B, L, D)
         for i, block in enumerate(cast(list[LlamaBlock], self.blocks)):
             x = block(x, valid, positions, None if cache is None else cache.layers[i])
@@ -264,16 +266,18 @@ def convert_transformers(state_dict: Mapping[str, Tensor], *, tied: bool = False
         tied: Whether the configuration ties the logits to the embedding.
 
     Example:
+        >>> import torch
         >>> list(convert_transformers({"model.layers.0.self_attn.o_proj.weight": torch.zeros(3, 3)}))
         ['blocks.0.attention.out.weight']
     """
-    names = {
-        "model.": "", "embed_tokens": "embedding", "layers.": "blocks.", "input_layernorm": "norm1",
-        "post_attention_layernorm": "norm2", "self_attn.o_proj": "attention.out", "mlp.down_proj": "feedforward.reduce",
-        "lm_head": "head", "self_attn.": "attention.", "mlp.": "feedforward.",
-    }  # fmt: skip
     kept = {n: t for n, t in state_dict.items() if not (tied and n == "lm_head.weight") and "rotary_emb" not in n}
-    return _stack(kept, names, [("qkv", ("q_proj", "k_proj", "v_proj")), ("expand", ("gate_proj", "up_proj"))])
+    stacks = {"qkv": ("q_proj", "k_proj", "v_proj"), "expand": ("gate_proj", "up_proj")}
+    names = {
+        r"^model\.": "", "embed_tokens": "embedding", "layers": "blocks", "input_layernorm": "norm1",
+        "post_attention_layernorm": "norm2", "self_attn": "attention", "o_proj": "out", "mlp": "feedforward",
+        "down_proj": "reduce", "lm_head": "head",
+    }  # fmt: skip
+    return rename(kept, stacks, names)
 
 
 def convert_meta(state_dict: Mapping[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:
@@ -284,40 +288,18 @@ def convert_meta(state_dict: Mapping[str, Tensor], config: LlamaConfig) -> dict[
         config: Says how many heads there are.
 
     Example:
+        >>> import torch
         >>> list(convert_meta({"layers.0.ffn_norm.weight": torch.zeros(3)}, SIZES["llama_7b"]))
         ['blocks.0.norm2.weight']
     """
-    names = {
-        "tok_embeddings": "embedding", "layers.": "blocks.", "attention_norm": "norm1", "ffn_norm": "norm2",
-        "attention.wo": "attention.out", "feed_forward.w2": "feedforward.reduce", "output": "head",
-        "feed_forward.": "feedforward.",
-    }  # fmt: skip
     heads = {"wq": config.num_heads, "wk": config.num_kv_heads or config.num_heads}
     kept = {}
     for name, tensor in state_dict.items():
         part = name.split(".")[-2]
         if part != "rope" and not (config.tied and part == "output"):
             kept[name] = half_from_interleaved(tensor, heads[part]) if part in heads else tensor
-    return _stack(kept, names, [("qkv", ("wq", "wk", "wv")), ("expand", ("w1", "w3"))])
-
-
-def _stack(
-    state_dict: Mapping[str, Tensor], names: Mapping[str, str], stacks: list[tuple[str, tuple[str, ...]]]
-) -> dict[str, Tensor]:
-    """Rename; matrices that are one of ours are put on top of each other."""
-    converted = {}
-    for name, tensor in state_dict.items():
-        for ours, theirs in stacks:
-            part = name.split(".")[-2]
-            if part == theirs[0]:
-                tensor = torch.cat([state_dict[name.replace(part, other)] for other in theirs])
-                name = name.replace(part, ours)
-                break
-            if part in theirs:
-                name = ""
-                break
-        if name:
-            for theirs_, ours_ in names.items():
-                name = name.replace(theirs_, ours_)
-            converted[name] = tensor
-    return converted
+    names = {
+        "tok_embeddings": "embedding", "layers": "blocks", "attention_norm": "norm1", "ffn_norm": "norm2", "wo": "out",
+        "feed_forward": "feedforward", "w2": "reduce", "output": "head",
+    }  # fmt: skip
+    return rename(kept, {"qkv": ("wq", "wk", "wv"), "expand": ("w1", "w3")}, names)

@@ -8,6 +8,7 @@ from torch import nn
 
 from dlbook.models import alexnet, efficientnet, resnet, vgg, yolo
 from dlbook.models.alexnet import AlexNet
+from dlbook.models.bert import Bert, BertClassifier, BertConfig, BertMaskedLM
 from dlbook.models.bump import BumpNetwork
 from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
@@ -27,6 +28,7 @@ from dlbook.models.rnn import RNN
 from dlbook.models.rwkv import RWKV, RWKVBlock, RWKVConfig
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
+from dlbook.models.transformer import Transformer, TransformerConfig
 from dlbook.models.unet import UNet
 from dlbook.models.vgg import VGG
 from dlbook.models.vit import ViT, ViTConfig
@@ -115,6 +117,37 @@ LLAMA_BLOCK = 6 * (6 + 2 * 2) + 6 * 6 + 3 * 6 * 5 + 2 * 6
 
 # of a width of 6: two norms; q, k, v and out; to 5 and back
 GPT_BLOCK = 2 * 2 * 6 + 4 * (6 * 6 + 6) + (6 * 5 + 5 + 5 * 6 + 6)
+
+# of a width of 6, all with biases: an attention; from 6 to 5 and back; normalisations of two numbers for each feature
+ATTENTION, BETWEEN, NORM = 4 * (6 * 6 + 6), 6 * 5 + 5 + 5 * 6 + 6, 2 * 6
+ENCODER_BLOCK = ATTENTION + BETWEEN + 2 * NORM
+DECODER_BLOCK = 2 * ATTENTION + BETWEEN + 3 * NORM
+BERT = BertConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=7, num_kinds=1)
+BERT_COUNT = 8 * 6 + 7 * 6 + 6 + NORM + 2 * ENCODER_BLOCK
+
+
+class Pooled(nn.Module):
+    """A BERT, with its pooled output beside the features, so that all parameters take part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Bert(BERT)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        features = self.model(tokens)
+        return torch.cat([features, self.model.pooled(features).unsqueeze(1)], dim=1)
+
+
+class TwoTexts(nn.Module):
+    """A model of two texts that gets one after the other, cut behind the fourth token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.argmax(dim=-1)
+        return self.model(tokens[:, :4], tokens[:, 4:])
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -356,6 +389,26 @@ CASES = {
         lambda: GPTBlock(6, 3, hidden=5),
         torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
         GPT_BLOCK,
+    ),
+    "transformer": (
+        lambda: TwoTexts(Transformer(TransformerConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * (ENCODER_BLOCK + DECODER_BLOCK),
+    ),
+    "bert": (
+        lambda: OneHot(Pooled()),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6,
+    ),
+    "bert masked": (
+        lambda: OneHot(BertMaskedLM(BERT)),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6 + NORM + 8,
+    ),
+    "bert classifier": (
+        lambda: OneHot(BertClassifier(BERT, num_classes=3)),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6 + 6 * 3 + 3,
     ),
 }
 
