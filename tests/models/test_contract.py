@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from dlbook.layers.mixture_of_experts import MixtureOfExperts
 from dlbook.models import alexnet, efficientnet, resnet, vgg, yolo
 from dlbook.models.alexnet import AlexNet
+from dlbook.models.bart import Bart, BartConfig
 from dlbook.models.bert import Bert, BertClassifier, BertConfig, BertMaskedLM
 from dlbook.models.bump import BumpNetwork
+from dlbook.models.clip import CLIP, CLIPConfig, TowerConfig
 from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
@@ -28,6 +31,7 @@ from dlbook.models.rnn import RNN
 from dlbook.models.rwkv import RWKV, RWKVBlock, RWKVConfig
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
+from dlbook.models.t5 import T5, T5Config
 from dlbook.models.transformer import Transformer, TransformerConfig
 from dlbook.models.unet import UNet
 from dlbook.models.vgg import VGG
@@ -136,6 +140,18 @@ class Pooled(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         features = self.model(tokens)
         return torch.cat([features, self.model.pooled(features).unsqueeze(1)], dim=1)
+
+
+class ThreeTexts(nn.Module):
+    """A CLIP that says how well each picture fits three texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = CLIP(CLIPConfig(TowerConfig(6, 2, 3), TowerConfig(4, 1, 2), 8, 4, 3, 9, 5, shared=7))
+        self.register_buffer("texts", torch.tensor([[1, 3, 8, 8, 8], [5, 2, 0, 8, 8], [1, 2, 4, 3, 8]]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images, self.texts)
 
 
 class TwoTexts(nn.Module):
@@ -409,6 +425,30 @@ CASES = {
         lambda: OneHot(BertClassifier(BERT, num_classes=3)),
         torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
         BERT_COUNT + 6 * 6 + 6 + 6 * 3 + 3,
+    ),
+    "bart": (
+        lambda: TwoTexts(Bart(BartConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * (11 * 6 + NORM) + 2 * (ENCODER_BLOCK + DECODER_BLOCK),
+    ),
+    "t5": (
+        lambda: TwoTexts(T5(T5Config(8, 6, num_layers=2, num_heads=3, head_size=4, hidden=5, num_buckets=4))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        # embedding, biases, last norms; attention in each encoder block, two in each decoder block; to 5 and back; norms
+        8 * 6 + 2 * 4 * 3 + 2 * 6 + 2 * (3 * 4 * 6 * 12 + 2 * 2 * 6 * 5 + 5 * 6),
+    ),
+    "clip": (
+        ThreeTexts,
+        torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        # patches, start, positions, two norms, two blocks, out; embedding, positions, norm, a block, out; factor
+        (48 * 6 + 6 + 5 * 6 + 2 * NORM + 2 * (ATTENTION + 6 * 24 + 24 + 24 * 6 + 6 + 2 * NORM) + 6 * 7)
+        + (9 * 4 + 5 * 4 + 8 + (4 * (4 * 4 + 4) + 4 * 16 + 16 + 16 * 4 + 4 + 2 * 8) + 4 * 7)
+        + 1,
+    ),
+    "mixture of experts": (
+        lambda: Outputs(MixtureOfExperts(6, 4, hidden=5)),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        6 * 4 + 4 * 3 * 6 * 5,
     ),
 }
 
