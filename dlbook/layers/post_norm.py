@@ -58,7 +58,7 @@ class EncoderBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.feedforward = FeedForward(width, hidden, activation=activation)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         x = self.norm1(x + self.drop(self.attention(x, valid=valid)))
@@ -105,7 +105,7 @@ class DecoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.feedforward = FeedForward(width, hidden, activation=activation)
         self.norm3 = nn.LayerNorm(width, eps=eps)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
         self,

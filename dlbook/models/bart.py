@@ -109,7 +109,7 @@ class Bart(EncoderDecoder):
         self.decoder_position = nn.Embedding(config.context + OFFSET, config.width)
         self.encoder_norm = nn.LayerNorm(config.width)  # of the embeddings
         self.decoder_norm = nn.LayerNorm(config.width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.encoder = nn.ModuleList(
             EncoderBlock(*sizes, activation="gelu", dropout=config.dropout) for _ in range(config.num_layers)
         )

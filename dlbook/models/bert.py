@@ -102,7 +102,7 @@ class Bert(nn.Module):
         self.position = nn.Embedding(config.context, config.width)
         self.kind = nn.Embedding(config.num_kinds, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.eps)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(
             EncoderBlock(
                 config.width, config.num_heads, config.hidden, activation="gelu", dropout=config.dropout,
@@ -180,7 +180,7 @@ class BertClassifier(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
         self.bert = Bert(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.head = nn.Linear(config.width, num_classes)
         _start(self)
 

@@ -106,7 +106,7 @@ class GPTBlock(nn.Module):
         self.attention = MultiHeadAttention(width, num_heads, causal=True, bias=bias, dropout=dropout)
         self.norm2 = nn.LayerNorm(width, bias=bias)
         self.feedforward = FeedForward(width, hidden, activation="gelu_tanh", bias=bias)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, valid: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         if x.ndim != 3 or x.shape[2] != self.width:
@@ -151,7 +151,7 @@ class GPT(Decoder):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(
             GPTBlock(config.width, config.num_heads, hidden=config.hidden, bias=config.bias, dropout=config.dropout)
             for _ in range(config.num_layers)

@@ -271,11 +271,11 @@ def convert_transformers(state_dict: Mapping[str, Tensor], *, tied: bool = False
         ['blocks.0.attention.out.weight']
     """
     kept = {n: t for n, t in state_dict.items() if not (tied and n == "lm_head.weight") and "rotary_emb" not in n}
-    stacks = {"qkv": ("q_proj", "k_proj", "v_proj"), "expand": ("gate_proj", "up_proj")}
+    stacks = {"qkv": ("q_proj", "k_proj", "v_proj")}
     names = {
         r"^model\.": "", "embed_tokens": "embedding", "layers": "blocks", "input_layernorm": "norm1",
         "post_attention_layernorm": "norm2", "self_attn": "attention", "o_proj": "out", "mlp": "feedforward",
-        "down_proj": "reduce", "lm_head": "head",
+        "gate_proj": "gate", "up_proj": "up", "down_proj": "reduce", "lm_head": "head",
     }  # fmt: skip
     return rename(kept, stacks, names)
 
@@ -300,6 +300,6 @@ def convert_meta(state_dict: Mapping[str, Tensor], config: LlamaConfig) -> dict[
             kept[name] = half_from_interleaved(tensor, heads[part]) if part in heads else tensor
     names = {
         "tok_embeddings": "embedding", "layers": "blocks", "attention_norm": "norm1", "ffn_norm": "norm2", "wo": "out",
-        "feed_forward": "feedforward", "w2": "reduce", "output": "head",
+        "feed_forward": "feedforward", "w1": "gate", "w2": "reduce", "w3": "up", "output": "head",
     }  # fmt: skip
-    return rename(kept, {"qkv": ("wq", "wk", "wv"), "expand": ("w1", "w3")}, names)
+    return rename(kept, {"qkv": ("wq", "wk", "wv")}, names)

@@ -118,7 +118,7 @@ class T5Block(nn.Module):
         )
         self.norm3 = nn.RMSNorm(width, eps=config.eps)
         self.feedforward = FeedForward(width, config.hidden, activation="relu", bias=False, dropout=rate)
-        self.drop = nn.Dropout(rate)
+        self.drop = nn.Dropout(rate) if rate else nn.Identity()
 
     def forward(
         self,
@@ -183,7 +183,7 @@ class T5(EncoderDecoder):
         self.decoder = nn.ModuleList(T5Block(config, cross=True) for _ in range(config.num_layers))
         self.encoder_norm = nn.RMSNorm(config.width, eps=config.eps)
         self.decoder_norm = nn.RMSNorm(config.width, eps=config.eps)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         nn.init.normal_(self.embedding.weight)
         for module in self.modules():
             if isinstance(module, nn.Linear):

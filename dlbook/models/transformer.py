@@ -106,7 +106,7 @@ class Transformer(EncoderDecoder):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
         self.register_buffer("waves", sinusoidal(config.context, config.width), persistent=False)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.encoder = nn.ModuleList(EncoderBlock(*sizes, dropout=config.dropout) for _ in range(config.num_layers))
         self.decoder = nn.ModuleList(DecoderBlock(*sizes, dropout=config.dropout) for _ in range(config.num_layers))
         for name, parameter in self.named_parameters():

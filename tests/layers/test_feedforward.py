@@ -24,9 +24,8 @@ def test_feedforward_by_its_equation(name, function):
 
 def test_swiglu_by_its_equation():
     layer = SwiGLU(6, 7, bias=True).double()
-    gate, up = layer.expand.weight[:7], layer.expand.weight[7:]
-    gates = X @ gate.t() + layer.expand.bias[:7]
-    hidden = gates * torch.sigmoid(gates) * (X @ up.t() + layer.expand.bias[7:])
+    gates = X @ layer.gate.weight.t() + layer.gate.bias
+    hidden = gates * torch.sigmoid(gates) * (X @ layer.up.weight.t() + layer.up.bias)
     torch.testing.assert_close(
         layer(X), F.linear(hidden, layer.reduce.weight, layer.reduce.bias), rtol=1e-10, atol=1e-12
     )
@@ -36,7 +35,7 @@ def test_swiglu_by_its_equation():
 def test_hidden_units_are_8_thirds_rounded_up_to_a_multiple_of_8(width, hidden):
     with torch.device("meta"):
         assert SwiGLU(width).reduce.in_features == hidden
-        assert SwiGLU(width).expand.out_features == 2 * hidden
+        assert SwiGLU(width).up.out_features == SwiGLU(width).gate.out_features == hidden
 
 
 def test_sizes():

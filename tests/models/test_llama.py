@@ -112,7 +112,7 @@ def test_weights_start_small_and_branches_smaller():
     torch.manual_seed(0)
     model = Llama(LlamaConfig(V, 96, num_layers=8, num_heads=3, hidden=200))
     block = model.blocks[3]
-    for weight in (block.attention.qkv.weight, block.feedforward.expand.weight):
+    for weight in (block.attention.qkv.weight, block.feedforward.gate.weight):
         assert 0.0195 < weight.std() < 0.0205
     for weight in (block.attention.out.weight, block.feedforward.reduce.weight):
         assert 0.0048 < weight.std() < 0.0052
@@ -134,7 +134,14 @@ def test_one_batch_is_learned_by_heart(tokens):
 def test_metas_layout_gives_the_same_model(model, tokens):
     """Rows of queries and keys in pairs of neighbours, turned in pairs of neighbours."""
     theirs = {}
-    names = {"out": "attention.wo", "reduce": "feed_forward.w2", "norm1": "attention_norm", "norm2": "ffn_norm"}
+    names = {
+        "out": "attention.wo",
+        "reduce": "feed_forward.w2",
+        "gate": "feed_forward.w1",
+        "up": "feed_forward.w3",
+        "norm1": "attention_norm",
+        "norm2": "ffn_norm",
+    }
     for name, tensor in model.state_dict().items():
         parts = name.split(".")
         if parts[0] != "blocks":
@@ -145,9 +152,7 @@ def test_metas_layout_gives_the_same_model(model, tokens):
         if parts[-2] in names:
             theirs[f"{start}{names[parts[-2]]}.weight"] = tensor
         else:
-            stack = {"qkv": (("attention.wq", 12), ("attention.wk", 4), ("attention.wv", 4))}.get(
-                parts[-2], (("feed_forward.w1", 20), ("feed_forward.w3", 20))
-            )
+            stack = (("attention.wq", 12), ("attention.wk", 4), ("attention.wv", 4))
             for part, rows in zip(stack, tensor.split([rows for _, rows in stack]), strict=True):
                 theirs[f"{start}{part[0]}.weight"] = rows
     theirs["rope.freqs"] = torch.zeros(2)
