@@ -6,15 +6,21 @@ import pytest
 import torch
 from torch import nn
 
+from dlbook.layers.mixture_of_experts import MixtureOfExperts
 from dlbook.models import alexnet, efficientnet, resnet, vgg, yolo
 from dlbook.models.alexnet import AlexNet
+from dlbook.models.bart import Bart, BartConfig
+from dlbook.models.bert import Bert, BertClassifier, BertConfig, BertMaskedLM
 from dlbook.models.bump import BumpNetwork
+from dlbook.models.clip import CLIP, CLIPConfig, TowerConfig
 from dlbook.models.convnext import ConvNeXt, ConvNeXtConfig
 from dlbook.models.deeplab import DeepLabV3
 from dlbook.models.efficientnet import EfficientNet
 from dlbook.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
+from dlbook.models.gpt import GPT, GPTBlock, GPTConfig
 from dlbook.models.gru import GRU
 from dlbook.models.lenet import LeNet
+from dlbook.models.llama import Llama, LlamaBlock, LlamaConfig
 from dlbook.models.lstm import LSTM
 from dlbook.models.mae import MAE, MAEConfig
 from dlbook.models.mamba import Mamba, MambaBlock, MambaConfig
@@ -25,6 +31,8 @@ from dlbook.models.rnn import RNN
 from dlbook.models.rwkv import RWKV, RWKVBlock, RWKVConfig
 from dlbook.models.sawtooth import Sawtooth
 from dlbook.models.swin import Swin, SwinConfig
+from dlbook.models.t5 import T5, T5Config
+from dlbook.models.transformer import Transformer, TransformerConfig
 from dlbook.models.unet import UNet
 from dlbook.models.vgg import VGG
 from dlbook.models.vit import ViT, ViTConfig
@@ -107,6 +115,55 @@ MAMBA_BLOCK = 6 + 6 * 24 + (12 * 3 + 12) + 12 * (2 + 2 * 5) + (2 * 12 + 12) + 12
 
 # of a width of 6: two norms; decay, bonus, three mixtures, four products; two mixtures, to 24 and back, receptance
 RWKV_BLOCK = 2 * 2 * 6 + 5 * 6 + 4 * 36 + 2 * 6 + 2 * 6 * 24 + 36
+
+# of a width of 6, 3 queries' heads to 1 of keys: q, k and v, out; gate, up and down between 6 and 5; two norms
+LLAMA_BLOCK = 6 * (6 + 2 * 2) + 6 * 6 + 3 * 6 * 5 + 2 * 6
+
+# of a width of 6: two norms; q, k, v and out; to 5 and back
+GPT_BLOCK = 2 * 2 * 6 + 4 * (6 * 6 + 6) + (6 * 5 + 5 + 5 * 6 + 6)
+
+# of a width of 6, all with biases: an attention; from 6 to 5 and back; normalisations of two numbers for each feature
+ATTENTION, BETWEEN, NORM = 4 * (6 * 6 + 6), 6 * 5 + 5 + 5 * 6 + 6, 2 * 6
+ENCODER_BLOCK = ATTENTION + BETWEEN + 2 * NORM
+DECODER_BLOCK = 2 * ATTENTION + BETWEEN + 3 * NORM
+BERT = BertConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=7, num_kinds=1)
+BERT_COUNT = 8 * 6 + 7 * 6 + 6 + NORM + 2 * ENCODER_BLOCK
+
+
+class Pooled(nn.Module):
+    """A BERT, with its pooled output beside the features, so that all parameters take part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Bert(BERT)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        features = self.model(tokens)
+        return torch.cat([features, self.model.pooled(features).unsqueeze(1)], dim=1)
+
+
+class ThreeTexts(nn.Module):
+    """A CLIP that says how well each picture fits three texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = CLIP(CLIPConfig(TowerConfig(6, 2, 3), TowerConfig(4, 1, 2), 8, 4, 3, 9, 5, shared=7))
+        self.register_buffer("texts", torch.tensor([[1, 3, 8, 8, 8], [5, 2, 0, 8, 8], [1, 2, 4, 3, 8]]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images, self.texts)
+
+
+class TwoTexts(nn.Module):
+    """A model of two texts that gets one after the other, cut behind the fourth token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.argmax(dim=-1)
+        return self.model(tokens[:, :4], tokens[:, 4:])
 
 
 # name: (how to make it, an input, parameters counted by hand)
@@ -328,6 +385,70 @@ CASES = {
         lambda: RWKVBlock(6, layer=1, num_layers=3),
         torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
         RWKV_BLOCK,
+    ),
+    "llama": (
+        lambda: OneHot(Llama(LlamaConfig(8, 6, num_layers=2, num_heads=3, num_kv_heads=1, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * LLAMA_BLOCK + 6 + 6 * 8,
+    ),
+    "llama block": (
+        lambda: LlamaBlock(6, 3, num_kv_heads=1, hidden=5),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        LLAMA_BLOCK,
+    ),
+    "gpt": (
+        lambda: OneHot(GPT(GPTConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=7))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 7 * 6 + 2 * GPT_BLOCK + 2 * 6,
+    ),
+    "gpt block": (
+        lambda: GPTBlock(6, 3, hidden=5),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        GPT_BLOCK,
+    ),
+    "transformer": (
+        lambda: TwoTexts(Transformer(TransformerConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * (ENCODER_BLOCK + DECODER_BLOCK),
+    ),
+    "bert": (
+        lambda: OneHot(Pooled()),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6,
+    ),
+    "bert masked": (
+        lambda: OneHot(BertMaskedLM(BERT)),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6 + NORM + 8,
+    ),
+    "bert classifier": (
+        lambda: OneHot(BertClassifier(BERT, num_classes=3)),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        BERT_COUNT + 6 * 6 + 6 + 6 * 3 + 3,
+    ),
+    "bart": (
+        lambda: TwoTexts(Bart(BartConfig(8, 6, num_layers=2, num_heads=3, hidden=5, context=9))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        8 * 6 + 2 * (11 * 6 + NORM) + 2 * (ENCODER_BLOCK + DECODER_BLOCK),
+    ),
+    "t5": (
+        lambda: TwoTexts(T5(T5Config(8, 6, num_layers=2, num_heads=3, head_size=4, hidden=5, num_buckets=4))),
+        torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(0)),
+        # embedding, biases, last norms; attention in each encoder block, two in each decoder block; to 5 and back; norms
+        8 * 6 + 2 * 4 * 3 + 2 * 6 + 2 * (3 * 4 * 6 * 12 + 2 * 2 * 6 * 5 + 5 * 6),
+    ),
+    "clip": (
+        ThreeTexts,
+        torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        # patches, start, positions, two norms, two blocks, out; embedding, positions, norm, a block, out; factor
+        (48 * 6 + 6 + 5 * 6 + 2 * NORM + 2 * (ATTENTION + 6 * 24 + 24 + 24 * 6 + 6 + 2 * NORM) + 6 * 7)
+        + (9 * 4 + 5 * 4 + 8 + (4 * (4 * 4 + 4) + 4 * 16 + 16 + 16 * 4 + 4 + 2 * 8) + 4 * 7)
+        + 1,
+    ),
+    "mixture of experts": (
+        lambda: Outputs(MixtureOfExperts(6, 4, hidden=5)),
+        torch.randn(4, 7, 6, generator=torch.Generator().manual_seed(0)),
+        6 * 4 + 4 * 3 * 6 * 5,
     ),
 }
 
