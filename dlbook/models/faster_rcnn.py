@@ -238,6 +238,8 @@ class FasterRCNN(nn.Module):
             scores = scores.masked_fill(tiny, -torch.inf)
             kept.append((boxes, scores.masked_fill(~nms_mask(boxes, scores, 0.7), -torch.inf)))
         boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
+        # A picture with NaN in it has no proposals: as an index, NaN would point outside of the maps.
+        boxes, scores = boxes.nan_to_num(0.0), scores.nan_to_num(-torch.inf, neginf=-torch.inf)
         scores, index = scores.topk(min(count, scores.shape[1]))
         return boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), scores > -torch.inf
 

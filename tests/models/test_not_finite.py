@@ -86,9 +86,10 @@ def test_in_validation_too(task):
         fit(model, [(pictures(), y)], loss_fn, optimizer, epochs=3, val_data=[(pictures(math.nan), y)])
 
 
-def test_yolo_finds_only_finite_boxes_there_and_the_same_in_other_pictures():
+@pytest.mark.parametrize("detector", [detects_yolo, detects_rcnn])
+def test_detectors_find_only_finite_boxes_there_and_the_same_in_other_pictures(detector):
     torch.manual_seed(0)
-    model = YOLO(yolo.SIZES["yolo_tiny"], num_classes=K).eval()
+    model = detector(BOXES)[0].eval()
     with torch.no_grad():
         sound, poisoned = (
             model.decode(model(pictures(value)), score_threshold=0.0, max_detections=5) for value in (None, math.nan)
