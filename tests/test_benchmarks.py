@@ -11,6 +11,7 @@ from benchmarks import (
     bench_detection,
     bench_fit,
     bench_import,
+    bench_optimizers,
     bench_recurrent,
     bench_sequence,
     bench_vision,
@@ -75,6 +76,7 @@ BENCHES = {
     "detection": lambda: bench_detection.run(rounds=2, count=20),
     "recurrent": lambda: bench_recurrent.run(rounds=2, batch=2),
     "sequence": lambda: bench_sequence.run(rounds=2, length=20, scans=(40,)),
+    "optimizers": lambda: bench_optimizers.run(rounds=2, sides={"110": 3}, work=1000, batch=8),
 }
 
 
