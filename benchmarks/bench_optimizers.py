@@ -38,7 +38,9 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor, torch.Generator], object]] = 
 def run(rounds: int, sides: dict[str, int] | None = None, work: int = 60_000_000, batch: int = 1024) -> list[Row]:
     """The rows of all optimisers, then those of the augmentations."""
     sides = sides or SIDES
-    muon = [muon_row(rounds, min(sides.values()))] if hasattr(torch.optim, "Muon") else []  # since torch 2.9
+    side = min(sides.values())
+    steps = max(1, work // (60 * side * side))
+    muon = [muon_row(rounds, side, steps)] if hasattr(torch.optim, "Muon") else []  # torch 2.9 or later
     return [*optimizer_rows(rounds, sides, work), *muon, *augmentation_rows(rounds, batch)]
 
 
@@ -69,13 +71,13 @@ def optimizer_rows(rounds: int, sides: dict[str, int], work: int) -> Iterator[Ro
                 torch.testing.assert_close(ours, peer, rtol=1e-4, atol=1e-5)  # the same work, or the row is void
 
 
-def muon_row(rounds: int, side: int) -> Row:
-    """One step, in bfloat16, as torch's always is: it multiplies each matrix fifteen times, so the smaller size is enough."""
+def muon_row(rounds: int, side: int, steps: int) -> Row:
+    """In bfloat16, as torch's always is; it multiplies each matrix fifteen times, so the smaller size is enough."""
     ours, peer = parameters(side, biases=False), parameters(side, biases=False)
     return compare(
         f"Muon / torch.optim (ten matrices {side} x {side})",
-        repeated(optimizers.Muon(ours), 1),
-        repeated(torch.optim.Muon(peer), 1),
+        repeated(optimizers.Muon(ours), steps),
+        repeated(torch.optim.Muon(peer), steps),
         target=TARGET,
         rounds=rounds,
     )

@@ -159,6 +159,14 @@ def test_matrices_of_one_shape_are_orthogonalised_together(options):
     assert difference(a, b) <= 1e-12
 
 
+def test_large_matrices_are_orthogonalised_one_by_one_on_a_cpu():
+    shapes = [(170, 110), (5, 3), (170, 110), (5, 3)]
+    a, b = parameters(shapes, torch.float64), parameters(shapes, torch.float64)
+    go(Muon(a, lr=0.1, dtype=None), a, 3)
+    go(Muon(b, lr=0.1, dtype=None, foreach=False), b, 3)
+    assert difference(a, b) <= 1e-13
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4), (3, 5, 5), (2, 3, 7, 2)])
 def test_newton_schulz_changes_the_singular_values_only(shape):
     """Against the polynomial, applied five times to the singular values of a decomposition."""

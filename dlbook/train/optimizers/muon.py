@@ -21,6 +21,8 @@ from dlbook.train.optimizers.base import Optimizer, Params, State, Together, at_
 
 #: Steep at 0, so that small singular values grow fast; the price is that none settles at 1 exactly.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+#: Numbers in the largest matrix that a CPU multiplies faster together with others of its shape.
+STACKED_ON_CPU = 2**14
 
 
 def orthogonalize(
@@ -183,9 +185,13 @@ class Muon(Optimizer):
             torch._foreach_mul_(some.params, 1 - lr * options["weight_decay"])
         for shape in {p.shape for p in some.params}:
             here = [i for i, p in enumerate(some.params) if p.shape == shape]
-            stack = self._orthogonal(torch.stack([updates[i] for i in here]), options)  # (N, R, S)
+            these = [updates[i] for i in here]
+            if these[0].is_cpu and these[0].numel() > STACKED_ON_CPU:
+                these = [self._orthogonal(update, options) for update in these]
+            else:
+                these = list(self._orthogonal(torch.stack(these), options))  # (N, R, S) in between
             params = [some.params[i] for i in here]
-            torch._foreach_add_(params, list(stack), alpha=-lr * _scale(params[0], options["adjust_lr_fn"]))
+            torch._foreach_add_(params, these, alpha=-lr * _scale(params[0], options["adjust_lr_fn"]))
 
     @staticmethod
     def _orthogonal(update: Tensor, options: Mapping[str, Any]) -> Tensor:
