@@ -11,6 +11,7 @@ from benchmarks import (
     bench_detection,
     bench_fit,
     bench_import,
+    bench_optimizers,
     bench_recurrent,
     bench_sequence,
     bench_transformers,
@@ -77,6 +78,7 @@ BENCHES = {
     "recurrent": lambda: bench_recurrent.run(rounds=2, batch=2),
     "sequence": lambda: bench_sequence.run(rounds=2, length=20, scans=(40,)),
     "transformers": lambda: bench_transformers.run(rounds=2, length=16, batch=2),
+    "optimizers": lambda: bench_optimizers.run(rounds=2, sides={"110": 3}, work=1000, batch=8),
 }
 
 
