@@ -20,7 +20,7 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}  # read whe
 
 from benchmarks.harness import Row, environment, machine, record, table
 
-NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence")
+NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "tokens")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -13,6 +13,7 @@ from benchmarks import (
     bench_import,
     bench_recurrent,
     bench_sequence,
+    bench_tokens,
     bench_vision,
     harness,
 )
@@ -75,6 +76,7 @@ BENCHES = {
     "detection": lambda: bench_detection.run(rounds=2, count=20),
     "recurrent": lambda: bench_recurrent.run(rounds=2, batch=2),
     "sequence": lambda: bench_sequence.run(rounds=2, length=20, scans=(40,)),
+    "tokens": lambda: bench_tokens.run(rounds=2, characters=20_000),
 }
 
 

@@ -308,10 +308,8 @@ def learn_merges(words: dict[bytes, int], size: int, min_frequency: int = 2) -> 
     heap = [(-number, pair) for pair, number in count.items()]
     heapify(heap)
 
-    made = {bytes([byte]): number for number, byte in enumerate(BYTES)}
-    content = list(made)
-    merges = []
-    while heap and len(content) < size:
+    merges: list[Pair] = []
+    while heap and 256 + len(merges) < size:
         negative, pair = heappop(heap)
         if count[pair] != -negative:
             if 0 < count[pair] < -negative:
@@ -319,14 +317,13 @@ def learn_merges(words: dict[bytes, int], size: int, min_frequency: int = 2) -> 
             continue
         if count[pair] < max(min_frequency, 1):
             break
+        # A new token each time: whatever stands around them, the same bytes are merged in the same order.
         a, b = pair
-        joined = made.setdefault(content[a] + content[b], len(content))
-        if joined == len(content):
-            content.append(content[a] + content[b])
+        joined = 256 + len(merges)
         merges.append(pair)
 
         grown = set()
-        for i in sorted(where.pop(pair)):  # from left to right, which matters for aaa
+        for i in where.pop(pair):  # from left to right, as they were found, which matters for aaa
             j = following[i]
             if token[i] != a or j < 0 or token[j] != b:
                 continue

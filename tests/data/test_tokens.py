@@ -115,6 +115,7 @@ def test_learns_what_counting_anew_learns(words, size, min_frequency):
     merges = learn_merges(words, size, min_frequency)
     assert merges == slow_merges(words, size, min_frequency)
     bpe = BytePairEncoding(merges)
+    assert len(bpe) == 256 + len(merges)  # no two merges lead to the same bytes
     for word in words:
         assert bpe.encode(word.decode()).tolist() == slow_encode(bpe, word)
 
