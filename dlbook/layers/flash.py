@@ -83,6 +83,8 @@ def flash_attention(
 class _Flash(torch.autograd.Function):
     """Both passes; the second result, log of each row's sum of exp(score), is for the backward pass."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         out = q.new_empty(*q.shape[:-1], v.shape[-1])  # (..., T, V)

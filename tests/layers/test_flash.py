@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -29,7 +29,9 @@ def with_gradients(function, parts, weights):
     return out, *torch.autograd.grad(out, parts, weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60, deadline=None, phases=[Phase.generate]
+)  # what fails first says enough, making it smaller takes minutes
 @given(
     batch=st.lists(st.integers(1, 3), max_size=2),
     T=st.integers(1, 11),
@@ -97,6 +99,17 @@ def test_autocast_does_not_round_within():
         inside = with_gradients(lambda *x: flash_attention(*x, rows=4, columns=4), parts, weights)
     for a, b in zip(inside, outside, strict=True):
         assert torch.equal(a, b)
+
+
+def test_works_with_torch_func():
+    q, k, v = (x.detach() for x in inputs((3,), 5, 7, 4, 2))
+
+    def loss(q, k, v):
+        return flash_attention(q, k, v, causal=True, rows=2, columns=3).square().sum()
+
+    wanted = torch.func.grad(lambda q: standard(q, k, v, True).square().sum())(q)
+    torch.testing.assert_close(torch.func.grad(loss)(q, k, v), wanted)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(q, k, v), wanted)
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square():
