@@ -22,6 +22,7 @@ from benchmarks.harness import Row, environment, machine, record, table
 
 NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "transformers")
 NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "optimizers")
+NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "tokens")
 RESULTS = Path(__file__).parent / "results"
 
 

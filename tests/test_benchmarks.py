@@ -15,6 +15,7 @@ from benchmarks import (
     bench_recurrent,
     bench_sequence,
     bench_transformers,
+    bench_tokens,
     bench_vision,
     harness,
 )
@@ -79,6 +80,7 @@ BENCHES = {
     "sequence": lambda: bench_sequence.run(rounds=2, length=20, scans=(40,)),
     "transformers": lambda: bench_transformers.run(rounds=2, length=16, batch=2),
     "optimizers": lambda: bench_optimizers.run(rounds=2, sides={"110": 3}, work=1000, batch=8),
+    "tokens": lambda: bench_tokens.run(rounds=2, characters=20_000),
 }
 
 
