@@ -20,9 +20,10 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}  # read whe
 
 from benchmarks.harness import Row, environment, machine, record, table
 
-NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "transformers")
-NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "optimizers")
-NAMES = ("fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "tokens")
+NAMES = (
+    "fit", "autograd", "batches", "import", "vision", "detection", "recurrent", "sequence", "transformers", "optimizers",
+    "tokens",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 

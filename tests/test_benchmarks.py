@@ -14,8 +14,8 @@ from benchmarks import (
     bench_optimizers,
     bench_recurrent,
     bench_sequence,
-    bench_transformers,
     bench_tokens,
+    bench_transformers,
     bench_vision,
     harness,
 )
