@@ -1,7 +1,8 @@
 """Byte-pair encoding: pieces of text as numbers, learned by merging what most often stands side by side.
 
-Gage (1994), A new algorithm for data compression; Sennrich et al. (2016), https://arxiv.org/abs/1508.07909, for words;
-on bytes and with this splitting by Radford et al. (2019), Language models are unsupervised multitask learners (GPT-2).
+A new algorithm for data compression (C Users Journal, 1994); Sennrich et al. (2016), https://arxiv.org/abs/1508.07909,
+for words; on bytes and with this splitting by Radford et al. (2019), Language models are unsupervised multitask learners
+(GPT-2).
 
 Chapter: chapters/06-transformers.ipynb
 
