@@ -54,7 +54,10 @@ def page_form(data: dict[str, Any], env: BuildEnvironment) -> dict[str, Any]:
         data = source.render(name)
         env.note_dependency(str(inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))))
     dropped = {evidence.MIME, source.MIME} | ({"image/png"} if "text/html" in data else set())
-    return {mime: content for mime, content in data.items() if mime not in dropped}
+    kept = {mime: content for mime, content in data.items() if mime not in dropped}
+    if "text/html" in kept:  # the empty corner of a table heads nothing
+        kept["text/html"] = "".join(kept["text/html"]).replace('<th scope="col"></th>', "<td></td>")
+    return kept
 
 
 def around_figure(cell: dict[str, Any]) -> list[dict[str, Any]]:
